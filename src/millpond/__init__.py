@@ -1,0 +1,1 @@
+"""Millpond: connection pooling for Python services."""
