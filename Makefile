@@ -1,0 +1,68 @@
+# Everything a fresh machine needs is Python 3.11 or newer, make and a package index.
+#
+#   make run     serve the quickstart example
+#   make test    start the test servers and run every test
+#
+# Another interpreter: make test PYTHON=python3.13. Each version has an environment of its own,
+# so that going back and forth builds nothing twice.
+
+PYTHON ?= python3
+PYTEST_ARGS ?=
+
+python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))' 2>/dev/null)
+
+# The default interpreter lives in .venv, one that was asked for in .venv-<its version>.
+ifeq ($(PYTHON),python3)
+VENV := .venv
+else
+VENV := .venv-$(python_version)
+endif
+
+# The version is in the stamp's name: when `python3` becomes another version, .venv is built anew.
+stamp := $(VENV)/.ready-$(python_version)
+
+.DEFAULT_GOAL := help
+.PHONY: help env run test lint clean servers python
+
+help: ## Say what can be made
+	@echo 'make <target> [PYTHON=python3.13]'
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
+
+env: $(stamp) ## Create or refresh the environment in .venv
+
+run: $(stamp) ## Serve the quickstart example on 127.0.0.1:8000
+	@mkdir -p var
+	@exec $(VENV)/bin/millpond serve --connections examples/quickstart/connections.json --webhooks examples/quickstart/webhooks.json --host 127.0.0.1 --port 8000
+
+test: $(stamp) servers ## Run every test, against real servers of its own
+	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: $(stamp) ## Check style, format and types
+	$(VENV)/bin/ruff check
+	$(VENV)/bin/ruff format --check
+	$(VENV)/bin/mypy
+
+clean: ## Remove environments, caches and everything that running leaves behind
+	rm -rf .venv .venv-* var build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find src tests examples -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+servers: $(stamp)
+	@$(VENV)/bin/python -m tests.servers
+
+$(stamp): requirements-dev.txt pyproject.toml | python
+	@[ -e $@ ] || $(PYTHON) -m venv --clear $(VENV)
+	@echo 'environment: $(VENV), Python $(python_version)'
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@rm -f $(VENV)/.ready-*
+	@touch $@
+
+python:
+	@command -v $(PYTHON) >/dev/null 2>&1 \
+		|| { echo 'millpond needs Python 3.11 or newer, and there is no $(PYTHON). Name one: make env PYTHON=python3.13' >&2; exit 1; }
+	@[ -n '$(python_version)' ] \
+		|| { echo '$(PYTHON) does not run here. Name another: make env PYTHON=python3.13' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo 'millpond needs Python 3.11 or newer; $(PYTHON) is $(python_version). Name another: make env PYTHON=python3.13' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null \
+		|| { echo '$(PYTHON) cannot create environments: its venv module is missing. On Debian: apt-get install python$(python_version)-venv' >&2; exit 1; }
