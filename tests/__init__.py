@@ -1,0 +1,1 @@
+"""Millpond's tests. Real servers for them live in `tests.servers`."""
