@@ -207,8 +207,9 @@ class PostgresServer(Server):
         self, *, database: str | None = None, user: str | None = None, password: str | None = None
     ) -> str:
         """The URL under which a client finds it; by default as the role `app` in the database `app`."""
-        told = (user or self.user, password or self.password, database or self.database)
-        user, password, database = (quote(part, safe="") for part in told)
+        user = quote(self.user if user is None else user, safe="")
+        password = quote(self.password if password is None else password, safe="")
+        database = quote(self.database if database is None else database, safe="")
         return f"postgresql://{user}:{password}@{self.host}:{self.port}/{database}"
 
     def execute(
