@@ -38,9 +38,8 @@ test: $(stamp) servers ## Run every test, against real servers of its own
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
 
 lint: $(stamp) ## Check style, format and types
-	$(VENV)/bin/ruff check
-	$(VENV)/bin/ruff format --check
-	$(VENV)/bin/mypy
+	@failed=0; for check in 'ruff check' 'ruff format --check' 'mypy'; do \
+		echo "$$check"; $(VENV)/bin/$$check || failed=1; done; exit $$failed
 
 clean: ## Remove environments, caches and everything that running leaves behind
 	rm -rf .venv .venv-* var build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis

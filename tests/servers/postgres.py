@@ -78,7 +78,7 @@ def find_binaries() -> Path:
     found = [directory for directory in _candidates() if all((directory / p).exists() for p in _PROGRAMS)]
     if not found:
         raise BinariesMissing(
-            f"the tests need a PostgreSQL server and found no {' or '.join(_PROGRAMS)}: "
+            f"the tests need a PostgreSQL server and found none (looked for {', '.join(_PROGRAMS)}): "
             f"install it (on Debian: apt-get install {DEBIAN_PACKAGE})"
         )
     return found[0]
