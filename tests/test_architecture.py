@@ -64,10 +64,13 @@ PLACES: Final[Mapping[str, Place]] = {
     "testing": place(APPLICATIONS | {"gateway", "cli"}, "pytest", "pytest_asyncio", "hypothesis"),
 }
 
-# One file a backend; a file that is not named here uses the standard library only.
+# One file a backend, and only that file knows the backend's client library: the driver, and the module that
+# stores rows through the driver's bare connections.
 CLIENT_LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "drivers.postgresql": frozenset({"asyncpg"}),
     "drivers.sqlite": frozenset({"aiosqlite"}),
+    "gateway.modules.postgresql": frozenset({"asyncpg"}),
+    "gateway.modules.sqlite": frozenset({"aiosqlite"}),
 }
 
 
