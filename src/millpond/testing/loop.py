@@ -100,7 +100,12 @@ def run(
         TimeLimit: the next timer lies beyond `max_time`.
         TasksLeft: `main` returned and left tasks (or timers) behind.
         UnhandledErrors: errors reached the exception handler.
+        RuntimeError: an event loop runs here already.
     """
+    if asyncio._get_running_loop() is not None:
+        if asyncio.iscoroutine(main):
+            main.close()
+        raise RuntimeError("run() inside a running event loop: await the coroutine instead")
     loop = SimulatedLoop(seed, policy=policy, max_steps=max_steps, max_time=max_time)
     try:
         try:
@@ -111,6 +116,8 @@ def run(
         except BaseException as error:
             how_to_repeat = _how_to_repeat(loop)
             _end(loop)
+            if asyncio.iscoroutine(main):
+                main.close()  # when it never started: no warning on top of the error
             error.add_note(how_to_repeat)
             if loop.errors:
                 error.add_note(str(UnhandledErrors(loop.errors)))

@@ -12,6 +12,10 @@ Each of these is a *lane*. What a policy may interleave is lanes: the steps of
 different tasks, wake-ups through different futures, a timer's callback and a
 task's step. Only callbacks of the same iteration are interleaved, and each of
 them runs in that iteration: none is held back, none starves.
+
+Timers of the same instant have no order at all: outside a simulation no two
+fall due together. They may fire in any order, in one iteration or in several,
+so that what the first sets going may finish before the second.
 """
 
 from __future__ import annotations
@@ -38,6 +42,10 @@ class Policy(Protocol):
         """
         ...
 
+    def together(self, timers: int) -> int:
+        """How many of `timers` (at least 1) that fall due together fire in this iteration: 1 to all."""
+        ...
+
 
 class Fifo:
     """The order of asyncio: first scheduled, first run."""
@@ -45,6 +53,10 @@ class Fifo:
     def arrange(self, lanes: Sequence[Hashable]) -> Sequence[int]:
         """0, 1, 2 and so on."""
         return range(len(lanes))
+
+    def together(self, timers: int) -> int:
+        """All of them."""
+        return timers
 
     def __repr__(self) -> str:
         return "Fifo()"
@@ -72,6 +84,10 @@ class Shuffled:
         turns = list(lanes)
         self._random.shuffle(turns)
         return [waiting[lane].popleft() for lane in turns]
+
+    def together(self, timers: int) -> int:
+        """Any number, each as likely."""
+        return timers if timers < 2 else self._random.randint(1, timers)
 
     def __repr__(self) -> str:
         return f"Shuffled({self.seed})"

@@ -392,27 +392,31 @@ class SimulatedLoop(NoRealWorld):
         self._now = max(self._now, when)
 
     def _collect_due(self) -> None:
-        """Move the timers that are due to what is ready: by time, equal ones as the policy says."""
+        """Move timers that are due to what is ready, by time; of equal ones as many as the policy says."""
         limit = self._now + RESOLUTION
-        group: list[asyncio.TimerHandle] = []
-        began = -math.inf
         while self._timers and self._timers[0][0] <= limit:
-            when = self._timers[0][0]
-            timer = self._forget_first_timer()
-            if timer.cancelled():
-                continue
-            if when > began + RESOLUTION:
-                self._make_ready(group)
-                group, began = [], when
-            group.append(timer)
-            self._now = max(self._now, when)  # so that none of them fires early
-        self._make_ready(group)
+            group = self._next_timers(min(limit, self._timers[0][0] + RESOLUTION))
+            order = self.policy.arrange(range(len(group)))
+            count = self.policy.together(len(group)) if group else 0
+            for index in order[:count]:
+                timer = group[index][2]
+                self._now = max(self._now, timer.when())  # none of them fires early
+                lane = lane_of(timer._callback, tuple(timer._args))  # type: ignore[attr-defined]
+                self._ready.append((lane, timer))
+            for index in order[count:]:
+                heapq.heappush(self._timers, group[index])
+            if count < len(group):
+                break  # what is later must not overtake them
 
-    def _make_ready(self, timers: list[asyncio.TimerHandle]) -> None:
-        for index in self.policy.arrange(range(len(timers))):
-            timer = timers[index]
-            lane = lane_of(timer._callback, tuple(timer._args))  # type: ignore[attr-defined]
-            self._ready.append((lane, timer))
+    def _next_timers(self, limit: float) -> list[tuple[float, int, asyncio.TimerHandle]]:
+        """Take the timers up to `limit` seconds, but for cancelled ones, off the heap."""
+        group = []
+        while self._timers and self._timers[0][0] <= limit:
+            entry = self._timers[0]
+            self._forget_first_timer()
+            if not entry[2].cancelled():
+                group.append(entry)
+        return group
 
     def _forget_first_timer(self) -> asyncio.TimerHandle:
         _, _, timer = heapq.heappop(self._timers)
