@@ -1,0 +1,214 @@
+"""The thread's side of SQLite: a session that can be restored, and the thread that works on it.
+
+All of it is the standard library's; what borrowers hold is aiosqlite's and lives in `sqlite`.
+"""
+
+import asyncio
+import contextlib
+import queue
+import sqlite3
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, Final, TypeAlias
+
+from millpond.drivers._shared import quoted
+
+# Pragmas that belong to a session, not to the file. What they were after connecting, they are after a reset.
+_SESSION_PRAGMAS: Final = (
+    "query_only",
+    "foreign_keys",
+    "recursive_triggers",
+    "ignore_check_constraints",
+    "read_uncommitted",
+    "reverse_unordered_selects",
+    "legacy_alter_table",
+    "trusted_schema",
+    "writable_schema",
+    "automatic_index",
+    "synchronous",
+    "busy_timeout",
+    "locking_mode",
+    "secure_delete",
+    "temp_store",
+    "cache_size",
+    "cache_spill",
+    "journal_size_limit",
+    "wal_autocheckpoint",
+)
+
+
+class Session(sqlite3.Connection):
+    """A sqlite3 connection that can be brought back to the state it was opened in."""
+
+    opened_row_factory: Any = None
+    opened_isolation_level: Any = None
+    opened_pragmas: Mapping[str, Any]
+    opened_file: tuple[int, int] | None = None  # device and inode
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # A cursor that still has rows to give keeps its snapshot of the database open, and with it
+        # the next borrower in the past.
+        self._cursors: weakref.WeakSet[sqlite3.Cursor] = weakref.WeakSet()
+
+    def cursor(self, *args: Any, **kwargs: Any) -> Any:
+        cursor = super().cursor(*args, **kwargs)
+        self._cursors.add(cursor)
+        return cursor
+
+    # The base class makes the cursors of these three without asking `cursor()`.
+    def execute(self, *args: Any) -> Any:
+        return self.cursor().execute(*args)
+
+    def executemany(self, *args: Any) -> Any:
+        return self.cursor().executemany(*args)
+
+    def executescript(self, *args: Any) -> Any:
+        return self.cursor().executescript(*args)
+
+    @property
+    def has_cursors(self) -> bool:
+        return len(self._cursors) > 0
+
+    def pragma(self, name: str) -> Any:
+        """The value of a pragma; None when SQLite gives none."""
+        row = self.execute(f"PRAGMA {name}").fetchone()
+        return None if row is None else row[0]
+
+    def set_pragma(self, name: str, value: str | int) -> Any:
+        """Set a pragma and return what SQLite answers; None when it does not."""
+        literal = "'" + value.replace("'", "''") + "'" if isinstance(value, str) else str(int(value))
+        row = self.execute(f"PRAGMA {name} = {literal}").fetchone()
+        return None if row is None else row[0]
+
+    def remember(self) -> None:
+        """Take the present state for the one to come back to."""
+        self.opened_pragmas = {name: self.pragma(name) for name in _SESSION_PRAGMAS}
+
+    def roll_back(self) -> None:
+        """Close what is open: cursors and a transaction."""
+        for cursor in list(self._cursors):
+            cursor.close()
+        if self.in_transaction:
+            self.rollback()
+
+    def restore(self) -> None:
+        """Come back to the state remembered."""
+        self.set_authorizer(None)  # first: it may forbid the rest
+        self.set_progress_handler(None, 0)
+        self.set_trace_callback(None)
+        self.row_factory = None
+        self.text_factory = str
+        self.isolation_level = self.opened_isolation_level
+        self.roll_back()
+        for _, name, _ in self.execute("PRAGMA database_list").fetchall():
+            if name not in ("main", "temp"):
+                self.execute(f"DETACH DATABASE {quoted(name)}")
+        for kind in ("trigger", "view", "table"):
+            temporary = (
+                "SELECT name FROM sqlite_temp_master WHERE type = ? AND name NOT LIKE 'sqlite@_%' ESCAPE '@'"
+            )
+            for (name,) in self.execute(temporary, (kind,)).fetchall():
+                self.execute(f"DROP {kind} temp.{quoted(name)}")
+        for name, value in self.opened_pragmas.items():
+            if value is not None and self.pragma(name) != value:
+                self.set_pragma(name, value)
+        self.row_factory = self.opened_row_factory
+
+
+_Order: TypeAlias = tuple[asyncio.Future[Any] | None, Callable[[], Any]]
+
+
+class _Orders(queue.SimpleQueue[_Order]):
+    """What the thread has to do; counts what was put in, so that nobody has to ask the thread."""
+
+    given = 0
+
+    def put_nowait(self, item: _Order) -> None:
+        self.given += 1
+        super().put_nowait(item)
+
+
+class Worker:
+    """The thread's side of a connection: it opens, runs orders one by one, and closes.
+
+    It knows nothing of the loop but how to answer, so that it ends in order when the
+    loop was closed first.
+    """
+
+    def __init__(self, opened: Callable[[], Session]) -> None:
+        self.orders = _Orders()
+        self.session: Session | None = None
+        self.is_condemned = False  # whatever has not begun shall not begin
+        self._opened = opened
+        self._done = 0
+
+    @property
+    def is_busy(self) -> bool:
+        return self.orders.given != self._done
+
+    def open(self) -> Session:
+        self.session = self._opened()
+        return self.session
+
+    def close(self) -> None:
+        if self.session is not None:
+            self.session.close()
+
+    def interrupt(self) -> None:
+        """Make the running statement fail; from any thread. One that waits for a lock goes on waiting."""
+        if self.is_busy and self.session is not None:
+            with contextlib.suppress(sqlite3.ProgrammingError):  # closed meanwhile
+                self.session.interrupt()
+
+    def run(self) -> None:
+        is_over = False
+        while not is_over:
+            future, order = self.orders.get()
+            is_over = order == self.close
+            result: Any = None
+            error: BaseException | None = None
+            try:
+                if is_over or not (self.is_condemned or (future is not None and future.cancelled())):
+                    result = order()
+                elif self.is_condemned:
+                    error = sqlite3.ProgrammingError("the connection was terminated")
+            except BaseException as raised:
+                error = raised
+            # Before the answer: whoever has it in hand must find the thread at rest.
+            self._done += 1
+            if future is not None:
+                with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                    future.get_loop().call_soon_threadsafe(_settle, future, result, error)
+            # Nothing may stay alive only because the thread was last busy with it.
+            del future, order, result, error
+
+
+def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(result)
+    else:
+        future.set_exception(error)
+
+
+class Memory:
+    """A database in memory that lives as long as this object, however many connections come and go."""
+
+    def __init__(self) -> None:
+        # The name begins with a slash: that makes it one database for the whole process. Connections lock
+        # it as they would a file, other than with SQLite's discouraged shared cache.
+        self.uri = f"file:/millpond-{uuid.uuid4().hex}?vfs=memdb"
+        self._lock = threading.Lock()
+        self._is_kept = False
+
+    def keep(self) -> None:
+        """Hold the database with a connection of our own; from any thread, any number of times."""
+        with self._lock:
+            if not self._is_kept:
+                anchor = sqlite3.connect(self.uri, uri=True, check_same_thread=False)
+                weakref.finalize(self, anchor.close)
+                self._is_kept = True
