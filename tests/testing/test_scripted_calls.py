@@ -74,7 +74,7 @@ def seconds(call: Callable[[], Coroutine[Any, Any, object]]) -> Coroutine[Any, A
 
 async def cancelled_after(delay: float, call: Coroutine[Any, Any, object]) -> asyncio.Task[object]:
     """A task that was cancelled once, `delay` seconds after it started."""
-    task: asyncio.Task[object] = asyncio.create_task(call)  # type: ignore[arg-type]
+    task: asyncio.Task[object] = asyncio.create_task(call)
     await asyncio.sleep(delay)
     task.cancel()
     await asyncio.sleep(0.001)

@@ -1,6 +1,30 @@
 """For tests of pools and of programs that use them: virtual time and a scripted backend.
 
 Nothing in the package imports this; it imports the package's vocabulary only.
+
+    >>> import asyncio
+    >>> backend = ScriptedBackend(latency=0.01)
+    >>> backend.connect_script.extend([Fail(TooManyClients("full")), Dawdle(2.0)])
+    >>> driver = ScriptedDriver(backend)
+    >>> async def main():
+    ...     try:
+    ...         await driver.connect()
+    ...     except TooManyClients:
+    ...         await asyncio.sleep(3600)
+    ...     conn = await driver.connect()
+    ...     with backend.using(conn, "alice"):
+    ...         answer = await conn.request("how are you")
+    ...     await driver.close(conn)
+    ...     return answer.to
+    >>> run(main, seed=7)
+    'how are you'
+    >>> backend.check(all_closed=True)
+    >>> print(backend.story())
+    0.010000 attempt 1 ended: TooManyClients: full
+    3602.010000 connection 1 opened by attempt 2
+    3602.010000 connection 1 borrowed by alice
+    3602.020000 connection 1 returned by alice
+    3602.030000 connection 1 closed
 """
 
 from __future__ import annotations

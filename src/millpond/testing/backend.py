@@ -349,7 +349,7 @@ class ScriptedBackend:
             )
         except BaseException as error:
             attempt.ended_at, attempt.outcome = self.now(), type(error).__name__
-            self._say(f"attempt {attempt.number} ended: {type(error).__name__}: {error}")
+            self._say(f"attempt {attempt.number} ended: {_spoken(error)}")
             raise
         attempt.ended_at, attempt.outcome = self.now(), _name(conn)
         self._held[conn.number] = conn
@@ -374,7 +374,7 @@ class ScriptedBackend:
             if conn is not None:
                 if isinstance(error, ConnectionLost):
                     self.kill(conn)  # a script may say so of a connection that was well until now
-                self._say(f"{_name(conn)} {verb} ended: {type(error).__name__}: {error}")
+                self._say(f"{_name(conn)} {verb} ended: {_spoken(error)}")
             raise
         finally:
             self.active[verb] -= 1
@@ -499,6 +499,10 @@ def _wake_all(group: dict[asyncio.Future[None], None]) -> None:
 
 def _name(conn: ScriptedConnection) -> str:
     return f"connection {conn.number}"
+
+
+def _spoken(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
 def _someone() -> Hashable:
