@@ -94,6 +94,12 @@ class Session(sqlite3.Connection):
         if self.in_transaction:
             self.rollback()
 
+    def _drop_temporary(self) -> None:
+        listed = "SELECT name FROM sqlite_temp_master WHERE type = ? AND name NOT LIKE 'sqlite@_%' ESCAPE '@'"
+        for kind in ("trigger", "view", "table"):
+            for (name,) in self.execute(listed, (kind,)).fetchall():
+                self.execute(f"DROP {kind} temp.{quoted(name)}")
+
     def restore(self) -> None:
         """Come back to the state remembered."""
         self.set_authorizer(None)  # first: it may forbid the rest
@@ -103,15 +109,12 @@ class Session(sqlite3.Connection):
         self.text_factory = str
         self.isolation_level = self.opened_isolation_level
         self.roll_back()
-        for _, name, _ in self.execute("PRAGMA database_list").fetchall():
+        databases = [name for _, name, _ in self.execute("PRAGMA database_list").fetchall()]
+        for name in databases:
             if name not in ("main", "temp"):
                 self.execute(f"DETACH DATABASE {quoted(name)}")
-        for kind in ("trigger", "view", "table"):
-            temporary = (
-                "SELECT name FROM sqlite_temp_master WHERE type = ? AND name NOT LIKE 'sqlite@_%' ESCAPE '@'"
-            )
-            for (name,) in self.execute(temporary, (kind,)).fetchall():
-                self.execute(f"DROP {kind} temp.{quoted(name)}")
+        if "temp" in databases:  # it is there once somebody has used it
+            self._drop_temporary()
         for name, value in self.opened_pragmas.items():
             if value is not None and self.pragma(name) != value:
                 self.set_pragma(name, value)

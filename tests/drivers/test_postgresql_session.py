@@ -1,0 +1,289 @@
+"""What a PostgreSQL session looks like to its next borrower."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import asyncpg
+import pytest
+
+from millpond.driver import Verdict
+from tests.drivers.backends import PostgreSQL, until
+
+Opened = Callable[[Any], Awaitable[Any]]
+
+
+class Leak(NamedTuple):
+    """Something a borrower does, and a question that finds it out."""
+
+    deed: str
+    question: str
+
+
+LEAKS = {
+    "setting": Leak("SET search_path = elsewhere", "SHOW search_path"),
+    "planner setting": Leak("SET enable_seqscan = off", "SHOW enable_seqscan"),
+    "statement timeout": Leak("SET statement_timeout = 0", "SHOW statement_timeout"),
+    "configured setting": Leak("SET work_mem = '9MB'", "SHOW work_mem"),
+    "read only": Leak(
+        "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY", "SHOW default_transaction_read_only"
+    ),
+    "role": Leak("SET ROLE pg_read_all_data", "SELECT current_user"),
+    "authorization": Leak("SET SESSION AUTHORIZATION app", "SELECT session_user"),
+    "temporary table": Leak("CREATE TEMP TABLE scratch (x int)", "SELECT to_regclass('pg_temp.scratch')"),
+    "advisory lock": Leak(
+        "SELECT pg_advisory_lock(7)",
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()",
+    ),
+    "listen": Leak("LISTEN news", "SELECT count(*) FROM pg_listening_channels()"),
+    "cursor": Leak(
+        "DECLARE held CURSOR WITH HOLD FOR SELECT 1", "SELECT count(*) FROM pg_cursors WHERE name = 'held'"
+    ),
+    "prepared statement": Leak(
+        'PREPARE "it\'s" AS SELECT 1', "SELECT count(*) FROM pg_prepared_statements WHERE from_sql"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEAKS)
+async def test_a_full_reset_leaves_nothing_of_the_last_borrower(
+    postgresql: PostgreSQL, opened: Opened, name: str
+) -> None:
+    """The next borrower finds the session as it was after connecting."""
+    leak = LEAKS[name]
+    driver = postgresql.administrator(statement_timeout=20.0, server_settings={"work_mem": "5MB"})
+    conn = await opened(driver)
+    before = await conn.fetchval(leak.question)
+
+    await conn.execute(leak.deed)
+    meanwhile = await conn.fetchval(leak.question)
+    await driver.reset(conn)
+
+    assert meanwhile != before
+    assert await conn.fetchval(leak.question) == before
+
+
+async def test_a_full_reset_forgets_the_last_value_of_a_sequence(
+    postgresql: PostgreSQL, opened: Opened
+) -> None:
+    """lastval() would tell the next borrower which row the last one wrote."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    await conn.execute("CREATE TEMP SEQUENCE numbers; SELECT nextval('numbers')")
+
+    await driver.reset(conn)
+
+    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
+        await conn.fetchval("SELECT lastval()")
+
+
+async def test_a_full_reset_comes_back_to_the_configured_role(postgresql: PostgreSQL, opened: Opened) -> None:
+    """A role from the configuration is part of the clean session."""
+    driver = postgresql.administrator(server_settings={"role": "app"})
+    conn = await opened(driver)
+
+    await conn.execute("RESET SESSION AUTHORIZATION; SET ROLE pg_read_all_data")
+    await driver.reset(conn)
+
+    assert await conn.fetchval("SELECT current_user") == "app"
+
+
+async def test_a_full_reset_keeps_what_asyncpg_has_prepared(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Preparing every statement again after each lease would cost more than the lease."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    prepared = "SELECT name FROM pg_prepared_statements WHERE statement = 'SELECT $1::int' AND NOT from_sql"
+    await postgresql.ask(conn, 1)
+    before = await conn.fetchval(prepared)
+
+    await driver.reset(conn)
+    await postgresql.ask(conn, 2)
+
+    assert before is not None
+    assert await conn.fetchval(prepared) == before
+
+
+async def test_a_full_reset_removes_listeners(postgresql: PostgreSQL, opened: Opened) -> None:
+    """The last borrower hears nothing more, also when the next one listens to the same channel."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    heard: list[str] = []
+    heard_by_next: asyncio.Queue[str] = asyncio.Queue()
+    await conn.add_listener("news", lambda *news: heard.append(news[-1]))
+
+    await driver.reset(conn)
+    await conn.add_listener("news", lambda *news: heard_by_next.put_nowait(news[-1]))
+    await conn.execute("NOTIFY news, 'one'")
+    news = await asyncio.wait_for(heard_by_next.get(), 5.0)
+
+    assert news == "one"
+    assert heard == []
+
+
+async def test_the_rollback_level_keeps_settings(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Who chooses it is told so: it ends transactions and nothing else."""
+    driver = postgresql.at_level("rollback")
+    conn = await opened(driver)
+    await conn.execute("SET work_mem = '9MB'")
+    await postgresql.begin(conn)
+
+    await driver.reset(conn)
+
+    assert await conn.fetchval("SHOW work_mem") == "9MB"
+    assert not conn.is_in_transaction()
+
+
+async def test_the_rollback_level_sends_nothing_when_there_is_nothing_to_do(
+    postgresql: PostgreSQL, opened: Opened
+) -> None:
+    """A clean session goes straight to the next borrower."""
+    driver = postgresql.at_level("rollback")
+    conn = await opened(driver)
+
+    async with conn.transaction():
+        await conn.execute(f"INSERT INTO {postgresql.table} VALUES ('kept')")
+
+    assert driver.after_lease(conn, None) is Verdict.KEEP
+
+
+@pytest.mark.parametrize("level", ["rollback", "full"])
+async def test_a_failed_transaction_is_rolled_back(
+    postgresql: PostgreSQL, opened: Opened, level: Any
+) -> None:
+    """PostgreSQL refuses everything but a rollback then."""
+    driver = postgresql.at_level(level)
+    conn = await opened(driver)
+    await postgresql.begin(conn)
+
+    with pytest.raises(asyncpg.UndefinedTableError) as caught:
+        await postgresql.fail(conn)
+    verdict = driver.after_lease(conn, caught.value)
+    await driver.reset(conn)
+
+    assert verdict is Verdict.RESET
+    assert await postgresql.rows(conn) == 0
+
+
+@pytest.mark.parametrize("level", ["rollback", "full"])
+async def test_a_transaction_that_asyncpg_only_believes_in_is_forgotten(
+    postgresql: PostgreSQL, opened: Opened, level: Any
+) -> None:
+    """Or the next borrower's transaction would be a savepoint in none."""
+    driver = postgresql.at_level(level)
+    conn = await opened(driver)
+    await conn.transaction().start()
+    await conn.execute("COMMIT")
+
+    verdict = driver.after_lease(conn, None)
+    await driver.reset(conn)
+    transaction = conn.transaction()
+    await transaction.start()
+    await conn.execute(f"INSERT INTO {postgresql.table} VALUES ('next')")
+    await transaction.rollback()
+
+    assert verdict is Verdict.RESET
+    assert await postgresql.rows(conn) == 0
+
+
+async def test_what_the_last_borrower_still_holds_is_refused(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Its transaction object must not end the next borrower's transaction."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    stale = conn.transaction()
+    await stale.start()
+    await driver.reset(conn)
+
+    await postgresql.begin(conn)
+
+    with pytest.raises(asyncpg.InterfaceError):
+        await stale.rollback()
+    assert conn.is_in_transaction()
+
+
+@pytest.mark.parametrize("level", ["rollback", "full"])
+async def test_a_statement_that_timed_out_is_waited_for(
+    postgresql: PostgreSQL, opened: Opened, level: Any
+) -> None:
+    """Asyncpg's own timeout leaves a query to be cancelled, as a cancellation does."""
+    driver = postgresql.at_level(level)
+    conn = await opened(driver)
+
+    with pytest.raises(TimeoutError) as caught:
+        await conn.fetchval("SELECT pg_sleep(30)", timeout=0.05)
+    verdict = driver.after_lease(conn, caught.value)
+    await asyncio.wait_for(driver.reset(conn), 5.0)
+
+    assert verdict is Verdict.RESET
+    assert await postgresql.ask(conn, 5) == 5
+
+
+async def test_the_servers_statement_timeout_holds(postgresql: PostgreSQL, opened: Opened) -> None:
+    """The server ends a statement by itself; the connection lives."""
+    driver = postgresql.driver(statement_timeout=0.05)
+    conn = await opened(driver)
+
+    with pytest.raises(asyncpg.QueryCanceledError) as caught:
+        await conn.execute("SELECT pg_sleep(30)")
+
+    assert driver.after_lease(conn, caught.value) is Verdict.RESET
+
+
+async def test_a_session_killed_while_idle_is_known_to_be_gone(
+    postgresql: PostgreSQL, opened: Opened
+) -> None:
+    """Without any traffic: asyncpg hears the server hang up."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+
+    postgresql.server.execute(f"SELECT pg_terminate_backend({conn.get_server_pid()})")
+
+    async def is_closed() -> bool:
+        return driver.is_closed(conn)
+
+    await until(is_closed)
+    assert driver.after_lease(conn, None) is Verdict.DISCARD
+
+
+async def test_a_session_killed_in_the_middle_of_a_statement_is_discarded(
+    postgresql: PostgreSQL, opened: Opened
+) -> None:
+    """The borrower gets the error, the pool gets rid of the connection."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    task = await postgresql.start_slow(conn)
+
+    postgresql.server.execute(f"SELECT pg_terminate_backend({conn.get_server_pid()})")
+    (error,) = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5.0)
+
+    assert isinstance(error, asyncpg.PostgresConnectionError)
+    assert driver.after_lease(conn, error) is Verdict.DISCARD
+
+
+async def test_a_session_that_lost_its_prepared_statements_is_discarded(
+    postgresql: PostgreSQL, opened: Opened
+) -> None:
+    """After DISCARD ALL asyncpg counts on statements that are no more."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    await postgresql.ask(conn, 1)
+    await conn.execute("DISCARD ALL")
+
+    with pytest.raises(asyncpg.InvalidSQLStatementNameError) as caught:
+        await postgresql.ask(conn, 2)
+
+    assert driver.after_lease(conn, caught.value) is Verdict.DISCARD
+
+
+async def test_two_tasks_on_one_connection_make_its_reset_fail(
+    postgresql: PostgreSQL, opened: Opened
+) -> None:
+    """A task that the borrower left running on it keeps the connection from the next one."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    forgotten = await postgresql.start_slow(conn)
+
+    with pytest.raises(asyncpg.InterfaceError, match="another operation"):
+        await driver.reset(conn)
+
+    driver.terminate(conn)
+    await asyncio.gather(forgotten, return_exceptions=True)
