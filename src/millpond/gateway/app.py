@@ -1,0 +1,155 @@
+"""The gateway: an ASGI application that runs a hook's modules for each request to the hook's path.
+
+What a request can rely on:
+
+- 201 is sent after every module has stored it, and committed.
+- Nothing is tried twice behind the sender's back. When a connection is lost,
+  or a database does not answer in time, in the middle of a statement, nobody
+  can tell whether the row was stored: the answer is 503.
+- The modules of a hook run in order and the first that fails ends it. There is
+  no common transaction: what the modules before it have stored stays stored.
+- A connection is held while a statement runs, not while a body arrives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse, Response
+
+from millpond.errors import PoolError, describe
+from millpond.gateway import body
+from millpond.gateway.modules import Module
+from millpond.gateway.pointer import Received
+from millpond.gateway.refusals import WORDS, Disconnected, Fault, NotStored, Refused
+from millpond.web.problems import UNAVAILABLE, problem, unavailable
+from millpond.web.sparing import Sparing
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from millpond.registry import ConnectionPoolRegistry
+
+_log = Sparing(logging.getLogger("millpond.gateway"))
+_ALLOW: Final = {"Allow": "POST"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """One path and what is done with a request to it.
+
+    Attributes:
+        path: exactly as requests name it.
+        modules: run in this order.
+        max_body_bytes: largest body that is taken.
+        body_timeout: longest that a body may take to arrive, seconds.
+    """
+
+    path: str
+    modules: tuple[Module, ...]
+    max_body_bytes: int
+    body_timeout: float
+
+
+class Gateway:
+    """An ASGI application that answers POST on the paths of its hooks.
+
+    Args:
+        registry: where connections are borrowed.
+        hooks: by path; a request sees one mapping from beginning to end.
+    """
+
+    def __init__(self, registry: ConnectionPoolRegistry, hooks: Mapping[str, Hook]) -> None:
+        self._registry = registry
+        self.hooks = hooks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000, "reason": ""})
+            return
+        try:
+            answer = await self._answer(scope, receive)
+        except Disconnected:
+            return
+        await answer(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive) -> Response:
+        """Serve the request, or say why not; raises `Disconnected` only."""
+        path = _path(scope)
+        try:
+            hook = self._hook(path, scope["method"])
+            received = await _received(hook, scope, receive)
+            for place, module in enumerate(hook.modules):
+                await self._run(module, received, f"{hook.path} modules[{place}] -> {module.connection}")
+            return JSONResponse({"stored": len(hook.modules)}, status_code=201)
+        except Refused as refused:
+            return problem(refused.status, refused.detail, refused.headers)
+        except NotStored as failed:
+            if failed.fault is Fault.AWAY:
+                return unavailable()
+            return problem(failed.fault.value, WORDS[failed.fault])
+        except UNAVAILABLE as error:
+            assert isinstance(error, PoolError)  # noqa: S101 - for the type checker
+            _log.warning((error.pool, type(error)), "answered 503: %s", error)
+            return unavailable(error.retry_after_seconds)
+        except Disconnected:
+            raise
+        except Exception as error:
+            _log.error((path, type(error)), "%s: answered 500: %s", path, describe(error))
+            return problem(500)
+
+    def _hook(self, path: str, method: str) -> Hook:
+        hook = self.hooks.get(path)
+        if hook is None:
+            raise Refused(404, "There is nothing at this path.")
+        if method != "POST":
+            raise Refused(405, "Only POST is answered here.", _ALLOW)
+        return hook
+
+    async def _run(self, module: Module, received: Received, where: str) -> None:
+        """Store the request with one module.
+
+        Raises:
+            NotStored: it could not, and that is logged.
+            PoolError: no connection could be had.
+        """
+        try:
+            # The client library's own error goes through the lease, whose driver judges the connection by it.
+            async with self._registry.acquire(module.connection) as conn, asyncio.timeout(module.timeout):
+                await module.store(conn, received)
+            return
+        except PoolError:
+            raise
+        except TimeoutError:
+            failed = NotStored(
+                Fault.AWAY, f"no answer within {module.timeout:g} s; whether the row is stored is not known"
+            )
+        except Exception as error:
+            failed = module.explain(error)
+        say = _log.error if failed.fault is Fault.MISFIT else _log.warning
+        say((where, failed.why), "%s: answered %d: %s", where, failed.fault.value, failed.why)
+        raise failed
+
+
+async def _received(hook: Hook, scope: Scope, receive: Receive) -> Received:
+    received_at = datetime.now(UTC).isoformat(timespec="microseconds")
+    body.check_head(Headers(scope=scope), most=hook.max_body_bytes)
+    content = await body.read(receive, most=hook.max_body_bytes, timeout=hook.body_timeout)
+    text, parsed = body.parse(content)
+    return Received(path=hook.path, received_at=received_at, text=text, body=parsed)
+
+
+def _path(scope: Scope) -> str:
+    """The path below the place where the gateway is mounted."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return path[len(root) :] or "/"
+    return path

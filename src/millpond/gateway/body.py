@@ -1,0 +1,97 @@
+"""Reading a request's body: bounded in size and in time, before any connection is taken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Final, NoReturn
+
+from starlette.types import Receive
+
+from millpond.gateway.refusals import Disconnected, Refused
+
+_CLOSE: Final[Mapping[str, str]] = {"Connection": "close"}
+
+
+def check_head(headers: Mapping[str, str], *, most: int) -> None:
+    """Refuse by what the head of the request says, before a byte of its body is read.
+
+    Args:
+        headers: of the request; looked up without regard to case.
+        most: bytes the body may have.
+
+    Raises:
+        Refused: 415, it is not JSON; 413, it is too large.
+    """
+    media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
+    main, slash, sub = media_type.partition("/")
+    if not (media_type == "application/json" or (main and slash and sub.endswith("+json"))):
+        raise Refused(415, "Send JSON: Content-Type must be application/json or end in +json.")
+    if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        raise Refused(415, "Send the body as it is: Content-Encoding is not supported.")
+    length = headers.get("content-length", "").strip()
+    if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > most):
+        raise _too_large(most)
+
+
+async def read(receive: Receive, *, most: int, timeout: float) -> bytes:
+    """The body, of which never more than `most` bytes and one message are held.
+
+    Args:
+        receive: the request's.
+        most: bytes it may have.
+        timeout: seconds it may take to arrive.
+
+    Raises:
+        Refused: 413, it is too large; 408, it takes too long.
+        Disconnected: the sender went away.
+    """
+    pieces: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                piece = message.get("body", b"")
+                size += len(piece)
+                if size > most:
+                    raise _too_large(most)
+                pieces.append(piece)
+                if not message.get("more_body", False):
+                    return b"".join(pieces)
+    except TimeoutError:
+        raise Refused(408, "The body did not arrive in time.", _CLOSE) from None
+
+
+def parse(body: bytes) -> tuple[str, Any]:
+    """The body as text and as what it says.
+
+    Stricter than Python's own reading: UTF-8 only, no NaN and no Infinity,
+    nothing too deep or too long to be read back.
+
+    Raises:
+        Refused: 400, it is not such a document.
+    """
+    try:
+        text = body.decode("utf-8-sig")
+        return text, json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except (ValueError, RecursionError):
+        raise Refused(400, "The body is not a JSON document.") from None
+
+
+def _too_large(most: int) -> Refused:
+    return Refused(413, f"The body is larger than {most} bytes.")
+
+
+def _no_constant(word: str) -> NoReturn:
+    raise ValueError(f"{word} is not JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if number in (float("inf"), float("-inf")):
+        raise ValueError("a number is out of range")
+    return number

@@ -1,0 +1,138 @@
+"""A request becomes a row in PostgreSQL: one statement, which is one transaction.
+
+The values travel as one parameter, a JSON object with a key for each column,
+which the server takes apart with the table's own column types: numbers, times
+and texts arrive as what the column holds, and a `json` or `jsonb` column gets
+the document itself. JSON's null becomes NULL. A string keeps no quotes unless
+its column is `json` or `jsonb`; objects and lists go into a text column as
+JSON text.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any, Final
+
+import asyncpg
+
+from millpond.drivers.postgresql import PostgreSQLDriver
+from millpond.errors import describe
+from millpond.gateway.model import RowModule
+from millpond.gateway.pointer import Json, Received, source
+from millpond.gateway.refusals import Fault, NotStored
+
+# By SQLSTATE, the longest prefix first. Source: PostgreSQL manual, appendix A.
+_FAULTS: Final[tuple[tuple[str, Fault], ...]] = (
+    ("23505", Fault.CONFLICT),  # unique_violation
+    ("23P01", Fault.CONFLICT),  # exclusion_violation
+    ("25006", Fault.AWAY),  # read_only_sql_transaction: a demoted primary
+    ("55P03", Fault.AWAY),  # lock_not_available
+    ("08", Fault.AWAY),  # connection exception
+    ("22", Fault.UNFIT),  # data exception
+    ("23", Fault.UNFIT),  # integrity constraint violation
+    ("40", Fault.AWAY),  # transaction rollback: serialization, deadlock
+    ("44", Fault.UNFIT),  # with check option violation
+    ("53", Fault.AWAY),  # insufficient resources
+    ("54", Fault.UNFIT),  # program limit exceeded
+    ("57", Fault.AWAY),  # operator intervention: shutdown, cancelled by a statement_timeout
+    ("58", Fault.AWAY),  # system error
+    ("P0001", Fault.UNFIT),  # raise_exception: a trigger's own refusal
+)
+_COLUMN_TYPES: Final = {"$body": "jsonb NOT NULL", "$path": "text", "$received_at": "timestamptz NOT NULL"}
+
+
+class NoRow(Exception):
+    """The statement succeeded and stored nothing."""
+
+
+class PostgreSQLRows:
+    """This stores each request as one row of a table.
+
+    Raises:
+        ValueError: the table's or a column's name cannot be one.
+    """
+
+    def __init__(self, model: RowModule) -> None:
+        self.connection = model.connection
+        self.timeout = model.timeout
+        if model.table.count(".") > 1:
+            raise ValueError("table: takes a name, or a schema and a name with one dot between them")
+        table = _quoted("table", *model.table.split("."))
+        columns = ", ".join(_quoted("columns", name) for name in model.columns)
+        self._sources = [(json.dumps(name), source(words)) for name, words in model.columns.items()]
+        self._insert = (
+            f"INSERT INTO {table} ({columns}) "  # noqa: S608 - names only, quoted; values are $1
+            f"SELECT {columns} FROM json_populate_record(NULL::{table}, $1::json)"
+        )
+        self._create = _creation(table, model) if model.create_table else None
+
+    async def store(self, conn: asyncpg.Connection[Any], received: Received) -> None:
+        """Insert the row; autocommit, so that it is committed when this returns."""
+        row = self._row(received)
+        try:
+            done = await conn.execute(self._insert, row)
+        except asyncpg.UndefinedTableError:
+            if self._create is None:
+                raise
+            await _create(conn, self._create)
+            done = await conn.execute(self._insert, row)
+        if not done.endswith(" 1"):
+            raise NoRow
+
+    def explain(self, error: Exception) -> NotStored:
+        """What an error of `store` means; of the server's words only those that hold no values."""
+        if isinstance(error, NoRow):
+            return NotStored(Fault.MISFIT, "the statement succeeded but stored no row: is there a trigger?")
+        if isinstance(error, asyncpg.PostgresError):
+            state = error.sqlstate or ""
+            fault = next((fault for prefix, fault in _FAULTS if state.startswith(prefix)), Fault.MISFIT)
+            if fault in (Fault.CONFLICT, Fault.UNFIT):
+                return NotStored(fault, _without_values(error))
+            return NotStored(fault, describe(error))
+        if isinstance(error, asyncpg.DataError | UnicodeError):
+            return NotStored(Fault.UNFIT, type(error).__name__)
+        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
+            return NotStored(Fault.AWAY, describe(error))
+        return NotStored(Fault.MISFIT, describe(error))
+
+    def _row(self, received: Received) -> str:
+        pairs = []
+        for name, value_of in self._sources:
+            value = value_of(received)
+            pairs.append(f"{name}: {value.text if isinstance(value, Json) else json.dumps(value)}")
+        return f"{{{', '.join(pairs)}}}"
+
+
+async def _create(conn: asyncpg.Connection[Any], statement: str) -> None:
+    # Another process may be creating it at this moment, which IF NOT EXISTS does not cover.
+    with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+        await conn.execute(statement)
+
+
+def _creation(table: str, model: RowModule) -> str:
+    columns = [] if "id" in model.columns else ["id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"]
+    columns += [
+        f"{_quoted('columns', name)} {_COLUMN_TYPES.get(words, 'jsonb')}"
+        for name, words in model.columns.items()
+    ]
+    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(columns)})"
+
+
+def _quoted(key: str, *names: str) -> str:
+    try:
+        return PostgreSQLDriver.quote_identifier(*names)
+    except ValueError:
+        raise ValueError(
+            f"{key}: a name is empty, too long, or holds a character that names cannot have"
+        ) from None
+
+
+def _without_values(error: asyncpg.PostgresError) -> str:
+    """What kind of error, and of which constraint and column; the server's own sentence may quote values."""
+    facts = [
+        f"{fact} {name!r}"
+        for fact in ("constraint", "column")
+        if (name := getattr(error, f"{fact}_name", None)) is not None
+    ]
+    return ", ".join([f"{type(error).__name__} ({error.sqlstate})", *facts])

@@ -1,0 +1,90 @@
+"""What goes into a column: a JSON pointer into the request's body, or one of a few special words.
+
+- `/order/items/0`: a JSON pointer (RFC 6901) into the body; NULL where it finds nothing
+- `$body`: the whole body
+- `$path`: the path of the request
+- `$received_at`: when it arrived; UTC, ISO 8601, microseconds
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+_BROKEN_ESCAPE: Final = re.compile(r"~(?![01])")
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One request whose body has been read and understood.
+
+    Attributes:
+        path: the path it was sent to.
+        received_at: when it arrived: UTC, ISO 8601.
+        text: the body as it was sent, which is one JSON document.
+        body: the same, parsed.
+    """
+
+    path: str
+    received_at: str
+    text: str
+    body: Any
+
+
+@dataclass(frozen=True, slots=True)
+class Json:
+    """A value that is written as a JSON document, whatever it is: `text` is that document."""
+
+    text: str
+
+
+class Pointer:
+    """A JSON pointer (RFC 6901).
+
+    Raises:
+        ValueError: `text` is not one.
+    """
+
+    def __init__(self, text: str) -> None:
+        if not text.startswith("/"):
+            raise ValueError("a JSON pointer begins with /")
+        if _BROKEN_ESCAPE.search(text):
+            raise ValueError("in a JSON pointer, ~ is written ~0 and / inside a name ~1")
+        self._steps = tuple(
+            step.replace("~1", "/").replace("~0", "~") for step in text.removeprefix("/").split("/")
+        )
+
+    def find(self, document: Any) -> Any:
+        """What it points at in `document`; None when there is nothing."""
+        for step in self._steps:
+            if isinstance(document, dict):
+                document = document.get(step)
+            elif isinstance(document, list) and _INDEX.fullmatch(step) and int(step) < len(document):
+                document = document[int(step)]
+            else:
+                return None
+        return document
+
+
+SPECIAL: Final[dict[str, Callable[[Received], Any]]] = {
+    "$body": lambda received: Json(received.text),
+    "$path": lambda received: received.path,
+    "$received_at": lambda received: received.received_at,
+}
+
+
+def source(words: str) -> Callable[[Received], Any]:
+    """The function that takes from a request what `words` say.
+
+    Raises:
+        ValueError: they are neither a JSON pointer nor a special word; the text says which there are.
+    """
+    if words in SPECIAL:
+        return SPECIAL[words]
+    if words.startswith("/"):
+        find = Pointer(words).find
+        return lambda received: find(received.body)
+    raise ValueError(f"takes a JSON pointer, which begins with /, or one of {', '.join(SPECIAL)}")
