@@ -1,0 +1,118 @@
+"""A uvicorn server that ends without losing a request.
+
+On SIGTERM or SIGINT it stops listening, after it has taken in whoever was in
+the queue already. Connections that stay open get `Connection: close` with
+their next answer, and a moment in which to send that request: to close an idle
+one at once would be to cut off a request that is on its way. Then it waits for
+what is under way, as long as it may, and closes the application.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
+
+import uvicorn
+from starlette.datastructures import MutableHeaders
+
+from millpond.web.problems import unavailable
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_LINGER: Final = 1.0
+"""Seconds that an idle connection has to send one more request once the end has begun."""
+_POLL: Final = 0.02
+
+
+class Ending:
+    """ASGI middleware that, once `has_begun`, tells clients with each answer not to use the connection again.
+
+    A request that has to be cut off at the very end is answered with 503.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+        self.has_begun = False
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = False
+
+        async def send_and_close(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                if self.has_begun:
+                    MutableHeaders(scope=message)["connection"] = "close"
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_close)
+        except asyncio.CancelledError:
+            if started or not self.has_begun:
+                raise
+            await unavailable()(scope, receive, send_and_close)
+
+
+class Server(uvicorn.Server):
+    """This serves `app` on one socket until it is told to stop.
+
+    Args:
+        app: the application.
+        timeout: seconds that requests under way have at the end.
+        on_started: called once the socket listens.
+    """
+
+    def __init__(self, app: ASGIApp, *, timeout: float, on_started: Callable[[], None]) -> None:
+        self._ending = Ending(app)
+        self._on_started = on_started
+        super().__init__(
+            uvicorn.Config(
+                self._ending,
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                proxy_headers=False,
+                lifespan="on",
+                ws="none",
+                timeout_graceful_shutdown=round(timeout),
+            )
+        )
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Nothing: whoever watches the signals calls `stop`, and decides how the process ends."""
+        yield
+
+    def stop(self) -> None:
+        """Begin the end; a second call cuts it short."""
+        if self.should_exit:
+            self.force_exit = True
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Open the application and listen."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End as the module's text says."""
+        self._ending.has_begun = True
+        # Two turns of the loop: one that asks who is waiting in the queue, one that takes them in.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for server in self.servers:
+            server.close()
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + _LINGER
+        while self.server_state.connections and not self.force_exit and loop.time() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(_POLL)
+        await super().shutdown(sockets)

@@ -1,0 +1,79 @@
+"""The command `millpond`: as a process, as people run it, or in this one, which is quicker."""
+
+import contextlib
+import io
+import json
+import logging
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from millpond.cli.commands import run
+from tests.gateway.service import MILLPOND, environment
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a run of the command came to."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def complaints(self) -> list[str]:
+        return self.err.splitlines()
+
+
+def millpond(*arguments: str, directory: Path, timeout: float = 30.0, **environ: str) -> Ran:
+    """Run it to its end, as a process of its own."""
+    done = subprocess.run(
+        [str(MILLPOND), *arguments],
+        cwd=directory,
+        env=environment(**environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    return Ran(done.returncode, done.stdout, done.stderr)
+
+
+def here(*arguments: str, directory: Path, **environ: str) -> Ran:
+    """Run it to its end in this process, all but the interpreter's start and exit."""
+    out, err = io.StringIO(), io.StringIO()
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    root.handlers.clear()
+    try:
+        with (
+            contextlib.chdir(directory),
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(err),
+            mock.patch.dict(os.environ, environ),
+        ):
+            status = run(arguments)
+    finally:
+        root.handlers[:], root.level = handlers, level
+    return Ran(status, out.getvalue(), err.getvalue())
+
+
+def write(directory: Path, name: str, content: Any) -> Path:
+    """A file in `directory`: text as it is, anything else as JSON."""
+    path = directory / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def check(directory: Path, connections: Any, webhooks: Any = None, **environ: str) -> Ran:
+    """`millpond check` with these files."""
+    write(directory, "connections.json", connections)
+    arguments = ["check", "--connections", "connections.json", "--timeout", "2"]
+    if webhooks is not None:
+        write(directory, "webhooks.json", webhooks)
+        arguments += ["--webhooks", "webhooks.json"]
+    return here(*arguments, directory=directory, **environ)
