@@ -18,7 +18,7 @@ def test_the_version_is_told(tmp_path: Path) -> None:
     assert (ran.status, ran.out, ran.err) == (0, f"millpond {version('millpond')}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["serve", "--help"], ["check", "--help"]])
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["serve", "--help"], ["check", "--help"]])
 def test_help_fits_a_terminal(tmp_path: Path, arguments: list[str]) -> None:
     """80 columns, on standard output."""
     ran = here(*arguments, directory=tmp_path, COLUMNS="80")

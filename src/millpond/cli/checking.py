@@ -20,6 +20,7 @@ _KEYS: Final = {
     "InvalidPasswordError": "password",
     "InvalidAuthorizationSpecificationError": "user",
     "InvalidCatalogNameError": "database",
+    "CannotOpen": "database",
     "gaierror": "host",
     "ConnectionRefusedError": "port",
 }

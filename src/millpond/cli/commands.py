@@ -20,11 +20,13 @@ from millpond.errors import ConfigError, MissingExtra
 app = typer.Typer(
     name="millpond",
     help="Connection pools by name, and webhooks into databases.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+_PORT = typer.Option(metavar="NUMBER", min=0, max=65535, help="The port; 0: any that is free.")
 
 
 class Level(StrEnum):
@@ -36,6 +38,7 @@ class Level(StrEnum):
     ERROR = "error"
 
 
+_LEVEL = typer.Option(metavar="LEVEL", help="How much is logged: debug, info, warning or error.")
 Connections = Annotated[
     Path, typer.Option("--connections", metavar="FILE", help="The connections by name: JSON, TOML or YAML.")
 ]
@@ -47,7 +50,7 @@ WebhooksFile = Annotated[
 def run(arguments: Sequence[str]) -> int:
     """Run one command and return the exit status."""
     try:
-        status = app(list(arguments), prog_name="millpond", standalone_mode=False)
+        status = app(list(arguments) or ["--help"], prog_name="millpond", standalone_mode=False)
     except typer.TyperException as error:
         said = error.format_message() if hasattr(error, "format_message") else str(error)
         words.complain(" ".join(said.split()))
@@ -82,15 +85,15 @@ def _common(
 def serve(
     connections: Connections,
     webhooks: WebhooksFile = None,
-    host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port; 0: any that is free.")] = 8000,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, _PORT] = 8000,
     shutdown_timeout: Annotated[
         float,
         typer.Option(
             min=1.0, metavar="SECONDS", help="Time that requests under way have to finish at the end."
         ),
     ] = 20.0,
-    log_level: Annotated[Level, typer.Option(help="How much is logged, to standard error.")] = Level.INFO,
+    log_level: Annotated[Level, _LEVEL] = Level.INFO,
 ) -> int:
     """Serve webhooks, health and the admin API until SIGTERM or Ctrl-C."""
     words.log_to_stderr(logging.getLevelNamesMapping()[log_level.upper()])

@@ -71,6 +71,9 @@ async def _serve(loaded: Loaded, connections: Path, listener: socket.socket, ser
     )
     with _stopped_by_signals(server):
         results = await check_all(loaded.registry, timeout=_CHECK_TIMEOUT)
+        if server.should_exit:
+            await loaded.registry.close(closing)
+            return OK
         if any(each.is_permanent for each in results):
             words.complain(*(f"{connections}: {each.fault}" for each in results if each.is_permanent))
             await loaded.registry.close(closing)
@@ -82,8 +85,10 @@ async def _serve(loaded: Loaded, connections: Path, listener: socket.socket, ser
             await server.serve(sockets=[listener])
         except OSError as error:
             # Somebody else began to listen on the same address between `bind` and now.
-            await loaded.registry.close(closing)
             return _cannot_listen(serving, error)
+        finally:
+            # The application has closed it, unless there was none.
+            await loaded.registry.close(closing)
     _log.info("all requests are answered and all pools closed")
     return OK
 

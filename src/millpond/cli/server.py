@@ -73,6 +73,7 @@ class Server(uvicorn.Server):
     def __init__(self, app: ASGIApp, *, timeout: float, on_started: Callable[[], None]) -> None:
         self._ending = Ending(app)
         self._on_started = on_started
+        self._is_hurried = False
         super().__init__(
             uvicorn.Config(
                 self._ending,
@@ -92,10 +93,12 @@ class Server(uvicorn.Server):
         yield
 
     def stop(self) -> None:
-        """Begin the end; a second call cuts it short."""
+        """Begin the end; a second call cuts off what is still under way."""
         if self.should_exit:
-            self.force_exit = True
-        self.should_exit = True
+            self._is_hurried = True
+            for task in self.server_state.tasks:
+                task.cancel()
+        self.should_exit = self._ending.has_begun = True
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open the application and listen."""
@@ -105,7 +108,6 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End as the module's text says."""
-        self._ending.has_begun = True
         # Two turns of the loop: one that asks who is waiting in the queue, one that takes them in.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
@@ -113,6 +115,6 @@ class Server(uvicorn.Server):
             server.close()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _LINGER
-        while self.server_state.connections and not self.force_exit and loop.time() < deadline:  # noqa: ASYNC110
+        while self.server_state.connections and not self._is_hurried and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL)
         await super().shutdown(sockets)
