@@ -187,7 +187,7 @@ def _parse_yaml(text: str, label: str) -> tuple[Any, list[str]]:
         return None, [f"{_at(error.problem_mark or error.context_mark)}is not valid YAML"]
     except RecursionError:
         return None, [f"is nested deeper than {DEEPEST} levels"]
-    except (yaml.YAMLError, ValueError, TypeError):
+    except Exception:  # an explicit tag on the wrong value ends in whatever its constructor runs into
         return None, ["is not valid YAML"]
     return values, list(dict.fromkeys(doubled))
 
