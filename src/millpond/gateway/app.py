@@ -27,7 +27,7 @@ from millpond.errors import PoolError, describe
 from millpond.gateway import body
 from millpond.gateway.modules import Module
 from millpond.gateway.pointer import Received
-from millpond.gateway.refusals import WORDS, Disconnected, Fault, NotStored, Refused
+from millpond.gateway.refusals import WORDS, Disconnected, Fault, NoRow, NotStored, Refused
 from millpond.web.problems import UNAVAILABLE, problem, unavailable
 from millpond.web.sparing import Sparing
 
@@ -127,6 +127,8 @@ class Gateway:
             return
         except PoolError:
             raise
+        except NoRow:
+            failed = NotStored(Fault.MISFIT, "the statement succeeded but stored no row: is there a trigger?")
         except TimeoutError:
             failed = NotStored(
                 Fault.AWAY, f"no answer within {module.timeout:g} s; whether the row is stored is not known"

@@ -54,5 +54,9 @@ class NotStored(Exception):
         self.why = why
 
 
+class NoRow(Exception):
+    """A statement succeeded and stored nothing; a trigger or a rule may do that."""
+
+
 class Disconnected(Exception):
     """The sender went away before its body was complete."""

@@ -27,11 +27,16 @@ class Module(Protocol):
     """Longest that `store` may take, seconds."""
 
     async def store(self, conn: Any, received: Received) -> None:
-        """Store the request; when this returns, it is committed. Raises what the client library raises."""
+        """Store the request; when this returns, it is committed.
+
+        Raises:
+            NoRow: nothing failed, and nothing was stored.
+            Exception: whatever the client library raises; the lease has to see it.
+        """
         ...
 
     def explain(self, error: Exception) -> NotStored:
-        """What an error of `store` means."""
+        """What an error of the client library means."""
         ...
 
 

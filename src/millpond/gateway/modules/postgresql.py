@@ -20,7 +20,7 @@ from millpond.drivers.postgresql import PostgreSQLDriver
 from millpond.errors import describe
 from millpond.gateway.model import RowModule
 from millpond.gateway.pointer import Json, Received, source
-from millpond.gateway.refusals import Fault, NotStored
+from millpond.gateway.refusals import Fault, NoRow, NotStored
 
 # By SQLSTATE, the longest prefix first. Source: PostgreSQL manual, appendix A.
 _FAULTS: Final[tuple[tuple[str, Fault], ...]] = (
@@ -40,10 +40,6 @@ _FAULTS: Final[tuple[tuple[str, Fault], ...]] = (
     ("P0001", Fault.UNFIT),  # raise_exception: a trigger's own refusal
 )
 _COLUMN_TYPES: Final = {"$body": "jsonb NOT NULL", "$path": "text", "$received_at": "timestamptz NOT NULL"}
-
-
-class NoRow(Exception):
-    """The statement succeeded and stored nothing."""
 
 
 class PostgreSQLRows:
@@ -82,8 +78,6 @@ class PostgreSQLRows:
 
     def explain(self, error: Exception) -> NotStored:
         """What an error of `store` means; of the server's words only those that hold no values."""
-        if isinstance(error, NoRow):
-            return NotStored(Fault.MISFIT, "the statement succeeded but stored no row: is there a trigger?")
         if isinstance(error, asyncpg.PostgresError):
             state = error.sqlstate or ""
             fault = next((fault for prefix, fault in _FAULTS if state.startswith(prefix)), Fault.MISFIT)

@@ -15,7 +15,7 @@ from millpond.drivers.sqlite import SQLiteDriver
 from millpond.errors import describe
 from millpond.gateway.model import RowModule
 from millpond.gateway.pointer import Json, Received, source
-from millpond.gateway.refusals import Fault, NotStored
+from millpond.gateway.refusals import Fault, NoRow, NotStored
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -29,10 +29,6 @@ _MISFIT: Final = frozenset({
     sqlite3.SQLITE_RANGE,
 })  # fmt: skip
 _COLUMN_TYPES: Final = {"$body": "TEXT NOT NULL", "$path": "TEXT", "$received_at": "TEXT NOT NULL"}
-
-
-class NoRow(Exception):
-    """The statement succeeded and stored nothing."""
 
 
 class SQLiteRows:
@@ -75,8 +71,6 @@ class SQLiteRows:
 
     def explain(self, error: Exception) -> NotStored:
         """What an error of `store` means; SQLite's own sentences name tables and columns, never values."""
-        if isinstance(error, NoRow):
-            return NotStored(Fault.MISFIT, "the statement succeeded but stored no row: is there a trigger?")
         if isinstance(error, OverflowError | UnicodeError):
             return NotStored(Fault.UNFIT, type(error).__name__)
         code = getattr(error, "sqlite_errorcode", None)
