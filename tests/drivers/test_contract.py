@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import inspect
+import random
 import sys
 import time
 import typing
@@ -363,3 +364,38 @@ async def test_resetting_a_lost_connection_fails(backend: Backend, opened: Opene
         await driver.reset(conn)
     with pytest.raises((Exception,)):
         await driver.ping(conn)
+
+
+@pytest.mark.parametrize("level", ["none", "rollback", "full"])
+async def test_a_storm_of_cancellations_spoils_no_answer(
+    backend: Backend, opened: Opened, level: Any
+) -> None:
+    """Borrower after borrower on one connection, most of them cancelled somewhere: the verdicts hold."""
+    driver = backend.at_level(level)
+    conn = await opened(driver)
+    draw = random.Random(11)
+    wrong: list[tuple[int, int]] = []
+
+    async def borrow(first: int) -> None:
+        for question in range(first, first + 3):
+            if draw.random() < 0.3:
+                await backend.begin(conn)
+            answer = await backend.ask(conn, question)
+            wrong.extend([(question, answer)] if answer != question else [])
+
+    for number in range(150):
+        task = asyncio.create_task(borrow(number * 10))
+        for _ in range(draw.randrange(40)):
+            await asyncio.sleep(0)
+        task.cancel()
+        (error,) = await asyncio.gather(task, return_exceptions=True)
+        verdict = driver.after_lease(conn, error)
+        if verdict is Verdict.RESET:
+            await asyncio.wait_for(driver.reset(conn), 5.0)
+        elif verdict is Verdict.DISCARD:
+            driver.terminate(conn)
+            conn = await opened(driver)
+
+    assert wrong == []
+    assert await backend.rows(conn) == 0
+    await backend.gone(left=1)
