@@ -212,6 +212,17 @@ def test_a_backend_that_is_not_there_is_not_the_files_fault(
     assert re.fullmatch(r"events  sqlite      ok +\d+\.\d ms", events)
 
 
+def test_a_url_is_never_repeated(tmp_path: Path) -> None:
+    """It holds the password; neither a backend that is gone nor a fault beside it brings it out."""
+    url = f"postgresql://app:{SECRET}@127.0.0.1:{free_port()}/app?application_name={SECRET}"
+
+    assert_one_line(
+        check(tmp_path, {"orders": {"url": url}}), 1, "connections.json: orders", "cannot be reached"
+    )
+    assert_one_line(check(tmp_path, {"orders": {"url": url, "host": "h"}}), 2, "orders.host", "url")
+    assert_one_line(check(tmp_path, {"orders": {"url": url, "type": "sqlite"}}), 2, "orders.url", "sqlite://")
+
+
 def test_a_backend_that_does_not_answer_is_given_up_in_time(tmp_path: Path) -> None:
     """Something listens and says nothing: exit status 1 after the timeout."""
     with socket.socket() as silent:
