@@ -1,5 +1,6 @@
 """What tests of the registry share: files to write, and packages that bring kinds of their own."""
 
+import asyncio
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -66,6 +67,15 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
     yield installed
     for module in modules:
         sys.modules.pop(module, None)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks run until `condition` holds."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    raise AssertionError("it never came true")
 
 
 def bare_driver(

@@ -1,0 +1,126 @@
+"""A pool by its name: looked up at each use, so that a handle kept for years is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+from millpond._core.pool import ConnectionPool
+from millpond.errors import Holder
+from millpond.events import Listener
+from millpond.registry.named import Named
+from millpond.settings import UNSET, Change, PoolSettings, Timeout
+from millpond.status import PoolStats, PoolStatus
+
+
+class PoolHandle:
+    """This does what a pool does, with whichever pool its name stands for at that moment.
+
+    Made by `registry.get_pool(name)`. It has no `close`: the pool is the
+    registry's, see `registry.remove(name)` and `registry.close()`. When the
+    name is removed and given again, the handle works with the new one; while
+    there is none, every use raises `UnknownConnection`, and once the registry
+    is closed `PoolClosed`. What each method does and raises is the pool's to
+    document.
+    """
+
+    __slots__ = ("_find", "_name")
+
+    def __init__(self, name: str, find: Callable[[str], Named]) -> None:
+        self._name = name
+        self._find = find
+
+    def __repr__(self) -> str:
+        return f"<PoolHandle {self._name!r}>"
+
+    @property
+    def _pool(self) -> ConnectionPool[Any]:
+        return self._find(self._name).pool()
+
+    @property
+    def name(self) -> str:
+        """The connection's name."""
+        return self._name
+
+    @property
+    def kind(self) -> str:
+        """The connection's kind: `postgresql`."""
+        return self._find(self._name).kind
+
+    @property
+    def settings(self) -> PoolSettings:
+        """The settings of the pool in use."""
+        return self._pool.settings
+
+    @property
+    def driver(self) -> Any:
+        """The driver of the pool in use."""
+        return self._pool.driver
+
+    async def initialize(self, timeout: float | None = None) -> None:
+        """Open the pool now and not at the first acquire."""
+        await self._pool.initialize(timeout)
+
+    def acquire(self, timeout: Timeout = UNSET) -> Any:
+        """Borrow a connection: `async with handle.acquire() as conn`, or `conn = await handle.acquire()`."""
+        return self._pool.acquire(timeout)
+
+    async def release(self, conn: Any, **how: Any) -> None:
+        """Give back what `await handle.acquire()` brought; takes what the pool's `release` takes."""
+        await self._pool.release(conn, **how)
+
+    async def lease(self, timeout: Timeout = UNSET) -> Any:
+        """Borrow a connection as a lease, which knows how to give it back."""
+        return await self._pool.lease(timeout)
+
+    def report(self, conn: Any, error: BaseException) -> None:
+        """Say that `error`, which was handled, tells something about `conn`."""
+        self._pool.report(conn, error)
+
+    def detach(self, conn: Any) -> Any:
+        """Keep `conn` for good; its place in the pool is free."""
+        return self._pool.detach(conn)
+
+    def status(self) -> PoolStatus:
+        """What the pool is doing now."""
+        return self._pool.status()
+
+    def stats(self) -> PoolStats:
+        """What the pool has done."""
+        return self._pool.stats()
+
+    def holders(self) -> Sequence[Holder]:
+        """Who holds what, since when."""
+        return self._pool.holders()
+
+    async def check(self, timeout: float | None = 5.0) -> Any:
+        """Whether the backend is there."""
+        return await self._pool.check(timeout)
+
+    def apply(self, settings: PoolSettings) -> Change:
+        """Change the running pool's settings, those that can be changed in place."""
+        return self._pool.apply(settings)
+
+    def resize(self, **sizes: Any) -> Any:
+        """Change the running pool's sizes; takes what the pool's `resize` takes."""
+        return self._pool.resize(**sizes)
+
+    def clear(self, spread: float = 0.0) -> None:
+        """Begin a new generation of connections."""
+        self._pool.clear(spread)
+
+    def pause(self, mode: Literal["queue", "refuse"] = "queue") -> None:
+        """Lend nothing for now."""
+        self._pool.pause(mode)
+
+    def resume(self) -> None:
+        """Lend again, after a pause or a drain."""
+        self._pool.resume()
+
+    async def drain(self, timeout: float | None = 30.0) -> Any:
+        """Lend nothing more, and wait until what is out has come back."""
+        return await self._pool.drain(timeout)
+
+    def add_listener(self, listener: Listener) -> None:
+        """Tell `listener` of every event of this name's pools, later versions included."""
+        self._find(self._name).add_listener(listener)
