@@ -1,0 +1,1 @@
+"""The kernel: who gets which connection, and when. Standard library only."""

@@ -1,0 +1,118 @@
+"""One driver call, in a task of its own, under a timeout, that ends exactly once.
+
+Everything that may wait for the outside world runs through here, so that no
+borrower's cancellation reaches a driver and no driver can hold up the pool.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from contextvars import Context
+from typing import Any, Final, Generic, TypeVar
+
+from millpond._core.alarm import STALLED_S
+
+T = TypeVar("T")
+
+GRACE_S: Final = 1.0
+"""How long (seconds) a cancelled call may take to end before it is abandoned."""
+
+
+class CallTimeout(TimeoutError):
+    """A driver call took longer than it may."""
+
+
+class Call(Generic[T]):
+    """A driver call under way.
+
+    `on_end(call, result, error)` is called exactly once: with the result, with
+    the error, or with `CallTimeout`. A call that ignores its cancellation for
+    `GRACE_S` is abandoned: `on_end` is called then, and `on_late(call, result)`
+    whenever the task does end, with what it brought (None after an error).
+    """
+
+    __slots__ = ("_due", "_loop", "_on_end", "_on_late", "_task", "_timeout", "_timer", "aborted", "ended",
+                 "started_at", "timed_out", "verb")  # fmt: skip
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coroutine: Coroutine[Any, Any, T],
+        *,
+        verb: str,
+        name: str,
+        timeout: float,
+        on_end: Callable[[Call[T], T | None, BaseException | None], None],
+        on_late: Callable[[Call[T], T | None], None],
+    ) -> None:
+        self._loop = loop
+        self._timeout = timeout
+        self._on_end = on_end
+        self._on_late = on_late
+        self.verb = verb
+        self.ended = False
+        self.timed_out = False
+        self.aborted = False
+        self.started_at = loop.time()
+        self._due = self.started_at + timeout
+        empty = Context()
+        # Not loop.create_task: an eager task factory would run driver code inside our bookkeeping.
+        self._task = asyncio.Task(coroutine, loop=loop, name=name, context=empty)
+        self._task.add_done_callback(self._finished, context=empty)
+        self._timer: asyncio.TimerHandle | None = loop.call_at(self._due, self._overdue, context=empty)
+
+    def abort(self) -> None:
+        """Cancel it: nobody wants the result any more. `on_end` follows as ever."""
+        if self.ended or self.aborted:
+            return
+        self.aborted = True
+        self._cancel_task()
+
+    def _cancel_task(self) -> None:
+        self._task.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        self._due = self._loop.time() + GRACE_S
+        self._timer = self._loop.call_at(self._due, self._abandon, context=Context())
+
+    def _overdue(self) -> None:
+        now = self._loop.time()
+        if now - self._due > STALLED_S:
+            # The loop stood still: the answer may lie in the socket's buffer. Ask again.
+            self._due = now + self._timeout
+            self._timer = self._loop.call_at(self._due, self._overdue, context=Context())
+            return
+        self.timed_out = True
+        self._cancel_task()
+
+    def _abandon(self) -> None:
+        now = self._loop.time()
+        if now - self._due > STALLED_S:
+            self._due = now + GRACE_S
+            self._timer = self._loop.call_at(self._due, self._abandon, context=Context())
+            return
+        self._timer = None
+        self.ended = True
+        self._on_end(self, None, self._timeout_error())
+
+    def _finished(self, task: asyncio.Task[T]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        result: T | None = None
+        error: BaseException | None = None
+        if task.cancelled():
+            error = self._timeout_error() if self.timed_out else asyncio.CancelledError()
+        else:
+            error = task.exception()
+            if error is None:
+                result = task.result()
+        if self.ended:
+            self._on_late(self, result)
+            return
+        self.ended = True
+        self._on_end(self, result, error)
+
+    def _timeout_error(self) -> CallTimeout:
+        return CallTimeout(f"{self.verb} took longer than {self._timeout:g} s")
