@@ -68,6 +68,23 @@ class PoolStatus:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True)
+class PoolCheck:
+    """What `pool.check()` found.
+
+    Attributes:
+        healthy: the backend answers, as far as anybody can tell without queueing.
+        latency: seconds the check took; 0 when there was recent proof.
+        source: what it rests on: recent, ping, connect, busy, breaker or state.
+        error: what was wrong, sanitized; None when healthy.
+    """
+
+    healthy: bool
+    latency: float
+    source: str
+    error: str | None
+
+
 class Histogram:
     """Counts of durations in fixed buckets (`BUCKETS`): bounded memory, whatever is recorded."""
 

@@ -62,6 +62,11 @@ class Call(Generic[T]):
         self._task.add_done_callback(self._finished, context=empty)
         self._timer: asyncio.TimerHandle | None = loop.call_at(self._due, self._overdue, context=empty)
 
+    @property
+    def is_running(self) -> bool:
+        """True while the driver has not let go; after `on_end`, that is an abandoned call."""
+        return not self._task.done()
+
     def abort(self) -> None:
         """Cancel it: nobody wants the result any more. `on_end` follows as ever."""
         if self.ended or self.aborted:

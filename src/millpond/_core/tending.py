@@ -1,0 +1,132 @@
+"""Pings, resets and polite closes: what is done to connections that nobody has borrowed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from millpond._core.calls import Call
+from millpond._core.opening import HEDGE_S
+from millpond._core.retirement import ping_due_at, reason_to_retire
+from millpond._core.slot import Slot, SlotState
+from millpond.events import CloseReason, EventKind
+from millpond.status import PoolState
+
+if TYPE_CHECKING:
+    from millpond._core.pool import ConnectionPool
+
+
+class Tender:
+    """This pings, resets and closes the connections of one pool, each in a call of its own."""
+
+    def __init__(self, pool: ConnectionPool[Any]) -> None:
+        self._pool = pool
+        self.pings = self.ping_failures = self.resets = self.reset_failures = 0
+        self.pinging = 0
+        self._under_way: dict[int, Call[Any]] = {}  # by slot number; pings and resets
+        self._closings: dict[int, Call[Any]] = {}
+
+    def prospects(self, now: float) -> int:
+        """Pings and resets young enough that a waiter may count on them instead of a new connection."""
+        return sum(1 for call in self._under_way.values() if now - call.started_at < HEDGE_S)
+
+    def ping(self, slot: Slot) -> None:
+        """Check an idle connection; it goes to the first waiter, or back to its place."""
+        pool = self._pool
+        pool._ledger.move(slot, SlotState.TENDING)
+        self.pings += 1
+        self.pinging += 1
+        self._start(slot, "ping", pool.driver.ping(slot.conn), pool.settings.health_check_timeout)
+
+    def reset(self, slot: Slot) -> None:
+        """Clean a connection whose lease has ended."""
+        pool = self._pool
+        slot.needs_reset = False
+        slot.idle_since = pool._now()
+        pool._ledger.move(slot, SlotState.TENDING)
+        self.resets += 1
+        self._start(slot, "reset", pool.driver.reset(slot.conn), pool.settings.reset_timeout)
+
+    def _start(self, slot: Slot, verb: str, coroutine: Any, timeout: float) -> None:
+        pool = self._pool
+        self._under_way[slot.number] = pool._call(
+            coroutine,
+            verb=verb,
+            slot=slot,
+            timeout=timeout,
+            on_end=lambda call, _none, error: self._tended(slot, call, error),
+        )
+        if pool._ledger.waiters.live:
+            pool._hedge_soon()
+
+    def _tended(self, slot: Slot, call: Call[Any], error: BaseException | None) -> None:
+        pool = self._pool
+        now = pool._now()
+        self._under_way.pop(slot.number, None)
+        is_ping = call.verb == "ping"
+        if is_ping:
+            self.pinging -= 1
+        if slot.state is not SlotState.TENDING:
+            return  # cut meanwhile
+        if error is not None or call.timed_out:
+            if is_ping:
+                self.ping_failures += 1
+            else:
+                self.reset_failures += 1
+            pool._discard(slot, CloseReason.PING_FAILED if is_ping else CloseReason.RESET_FAILED, error)
+        else:
+            if not is_ping:
+                pool._tell(EventKind.RESET, slot=slot)
+            slot.proved_at = now
+            pool._opener.proof_of_life()
+            pool._offer(slot, keep_place=True)
+        pool._pump()
+
+    def close(self, slot: Slot, reason: CloseReason) -> None:
+        """Close politely; the place stays taken until that is done."""
+        pool = self._pool
+        pool._ledger.move(slot, SlotState.CLOSING)
+        self._closings[slot.number] = pool._call(
+            pool.driver.close(slot.conn),
+            verb="close",
+            slot=slot,
+            timeout=pool.settings.disconnect_timeout,
+            on_end=lambda call, _none, error: self._closed(slot, call, reason, error),
+        )
+
+    def _closed(self, slot: Slot, call: Call[Any], reason: CloseReason, error: BaseException | None) -> None:
+        pool = self._pool
+        self._closings.pop(slot.number, None)
+        if slot.state is not SlotState.CLOSING:
+            return
+        if error is not None or call.timed_out:
+            pool._terminate(slot.conn)
+        pool._dismiss(slot, reason)
+        pool._pump()
+
+    def abort_tending(self) -> None:
+        """Cut every connection that is being pinged or reset: the pool is closing."""
+        pool = self._pool
+        for slot in pool._slots():
+            if slot.state is SlotState.TENDING:
+                call = self._under_way.pop(slot.number, None)
+                pool._cut(slot, CloseReason.POOL_CLOSED)
+                if call is not None:
+                    call.abort()
+
+    def hurry_closings(self) -> None:
+        """Stop being polite to those that are still closing."""
+        for call in list(self._closings.values()):
+            call.abort()
+
+    def sweep(self, now: float) -> None:
+        """Ping idle connections that were neither used nor pinged for health_check_interval."""
+        pool = self._pool
+        if pool.state not in (PoolState.OPEN, PoolState.PAUSED):
+            return
+        for slot in list(pool._idle):
+            if self.pinging >= pool.settings.max_connecting:
+                return
+            if ping_due_at(slot, pool.settings) <= now and not reason_to_retire(
+                slot, now, pool._ledger.generation, pool.settings
+            ):
+                self.ping(slot)

@@ -1,0 +1,114 @@
+"""What a pool does by itself while nobody asks: trims, retires, pings, fills, and looks for leaks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+from millpond._core.alarm import Alarm
+from millpond._core.retirement import idle_deadline, ping_due_at, reason_to_retire
+from millpond.events import CloseReason, EventKind
+from millpond.status import PoolState
+
+if TYPE_CHECKING:
+    from millpond._core.lease import Hold
+    from millpond._core.pool import ConnectionPool
+
+logger = logging.getLogger("millpond")
+
+LONGEST_PAUSE_S: Final = 5.0
+"""Most seconds between two sweeps; a returned connection does not move the timer."""
+SHORTEST_PAUSE_S: Final = 0.005
+
+
+class Upkeep:
+    """This sweeps one pool, as often as its settings make useful."""
+
+    def __init__(self, pool: ConnectionPool[Any]) -> None:
+        self._pool = pool
+        self._alarm: Alarm | None = None
+        self.leaked = 0
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Begin sweeping."""
+        self._alarm = Alarm(loop, self._sweep)
+        self.plan()
+
+    def stop(self) -> None:
+        """End sweeping."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None
+
+    def plan(self) -> None:
+        """Set the timer to the next instant at which something may be due."""
+        if self._alarm is None:
+            return
+        pool = self._pool
+        settings = pool.settings
+        now = pool._now()
+        intervals = (
+            settings.idle_timeout,
+            settings.health_check_interval,
+            settings.max_lifetime,
+            settings.leak_detection_threshold,
+        )
+        pause = min([LONGEST_PAUSE_S, *(each / 4 for each in intervals if each is not None)])
+        due = now + pause
+        for slot in pool._idle:
+            due = min(due, slot.retire_at, ping_due_at(slot, settings))
+            if pool._ledger.live > settings.min_size:
+                due = min(due, idle_deadline(slot, settings))
+        self._alarm.set(max(due, now + SHORTEST_PAUSE_S))
+
+    def _sweep(self, _late: float) -> None:
+        pool = self._pool
+        if pool.state in (PoolState.CLOSING, PoolState.CLOSED, PoolState.NEW):
+            return
+        now = pool._now()
+        self._retire(now)
+        pool._tender.sweep(now)
+        self._report_leaks(now)
+        pool._pump()
+        pool._settle()
+        self.plan()
+
+    def _retire(self, now: float) -> None:
+        """Close idle connections that have served long enough, coldest first."""
+        pool = self._pool
+        ledger = pool._ledger
+        settings = pool.settings
+        for slot in list(pool._idle):
+            if pool._gone(slot.conn):
+                pool._discard(slot, CloseReason.BROKEN, None)
+            elif reason := reason_to_retire(slot, now, ledger.generation, settings):
+                pool._retire(slot, reason)
+            elif ledger.live > settings.min_size and idle_deadline(slot, settings) <= now:
+                pool._retire(slot, CloseReason.IDLE)
+
+    def _report_leaks(self, now: float) -> None:
+        """Say once of each lease that it is held too long, or that its task has ended."""
+        threshold = self._pool.settings.leak_detection_threshold
+        for slot in self._pool._slots():
+            for hold in slot.leases:
+                ended = hold.task is not None and hold.task.done()
+                too_long = threshold is not None and now - hold.since >= threshold
+                if not hold.reported and (ended or too_long):
+                    self._report(slot.number, hold, now, ended)
+
+    def _report(self, number: int, hold: Hold[Any], now: float, ended: bool) -> None:
+        hold.reported = True
+        self.leaked += 1
+        pool = self._pool
+        task = hold.task.get_name() if hold.task is not None else "no task"
+        why = "its task has ended" if ended else "held longer than leak_detection_threshold"
+        where = "".join(hold.stack[-3:])
+        logger.warning(
+            "%s: lease %d of connection %d may be lost: %s (task %s, held %.1f s)%s",
+            pool.name, hold.number, number, why, task, now - hold.since, f"\n{where}" if where else "",
+        )  # fmt: skip
+        pool._tell(
+            EventKind.LEAKED, slot=hold.slot, lease=hold.number, seconds=now - hold.since, reason=why,
+            detail=task + (f": {hold.stack[-1].strip()}" if hold.stack else ""),
+        )  # fmt: skip
