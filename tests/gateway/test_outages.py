@@ -117,6 +117,7 @@ async def test_a_service_starts_without_its_database_and_heals(
         assert " WARNING " in line
         assert "connections.json: events" in line
 
+        await eventually(lambda: client.get("/health").json()["status"] == "degraded", "bad health")
         refused = client.post("/events", json={"number": 1})
         assert refused.status_code == 503
         assert int(refused.headers["retry-after"]) >= 1

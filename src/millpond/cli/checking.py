@@ -7,13 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from millpond.errors import ConnectFailed, describe
+from millpond.errors import describe
 
 if TYPE_CHECKING:
     from millpond.registry import ConnectionPoolRegistry
-
-_MARGIN: Final = 1.0
-"""Seconds beyond the timeout after which a check that does not end is given up."""
 
 # Which key of the configuration an error points at, by the name of its type.
 _KEYS: Final = {
@@ -53,25 +50,38 @@ class Checked:
 
 
 async def check_all(registry: ConnectionPoolRegistry, *, timeout: float) -> list[Checked]:
-    """Ask every connection once, each for at most `timeout` seconds; in the order of the registry."""
+    """Open one connection of each name, once, and close it again; in the order of the registry.
+
+    The pools are not asked: they would try again and again, and open more than
+    one. They open nothing by this.
+
+    Args:
+        registry: the connections.
+        timeout: seconds that each has to answer.
+    """
     return await asyncio.gather(*(_check(registry, name, timeout) for name in registry.names))
 
 
 async def _check(registry: ConnectionPoolRegistry, name: str, timeout: float) -> Checked:
     kind = registry.kind(name)
+    driver = registry.get_pool(name).driver
     started = time.monotonic()
     try:
-        async with asyncio.timeout(timeout + _MARGIN):
-            await registry.check(name, timeout)
-    except ConnectFailed as error:
-        said, is_permanent = error.last_error, error.permanent
+        async with asyncio.timeout(timeout):
+            conn = await driver.connect()
+            try:
+                await driver.ping(conn)
+                seconds = time.monotonic() - started
+                await driver.close(conn)
+            finally:
+                driver.terminate(conn)
     except TimeoutError:
         said, is_permanent = f"no answer within {timeout:g} s", False
     except Exception as error:
-        said, is_permanent = describe(error), False
+        said, is_permanent = describe(error, getattr(driver, "redact", None)), driver.is_permanent(error)
     else:
-        return Checked(name, kind, time.monotonic() - started)
+        return Checked(name, kind, seconds)
     key = _KEYS.get(said.partition(":")[0])
     where = f"{name}.{key}" if key else name
-    what = "the configuration is refused" if is_permanent else "cannot be reached"
+    what = "is refused" if is_permanent else "cannot be reached"
     return Checked(name, kind, time.monotonic() - started, f"{where}: {what}: {said}", is_permanent)

@@ -23,6 +23,8 @@ from millpond.gateway.service import create_app
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from millpond.registry import ConnectionPoolRegistry
+
 _CHECK_TIMEOUT: Final = 5.0
 """Seconds that each connection has to answer before the service starts without it."""
 _CLOSE_SHARE: Final = 0.25
@@ -69,28 +71,41 @@ async def _serve(loaded: Loaded, connections: Path, listener: socket.socket, ser
         timeout=serving.shutdown_timeout - closing,
         on_started=lambda: words.say(*_welcome(loaded, listener)),
     )
-    with _stopped_by_signals(server):
-        results = await check_all(loaded.registry, timeout=_CHECK_TIMEOUT)
-        if server.should_exit:
-            await loaded.registry.close(closing)
-            return OK
-        if any(each.is_permanent for each in results):
-            words.complain(*(f"{connections}: {each.fault}" for each in results if each.is_permanent))
-            await loaded.registry.close(closing)
-            return TO_BE_CHANGED
-        for each in results:
-            if each.fault is not None:
-                _log.warning("%s: %s; serving without it until it is back", connections, each.fault)
-        try:
-            await server.serve(sockets=[listener])
-        except OSError as error:
-            # Somebody else began to listen on the same address between `bind` and now.
-            return _cannot_listen(serving, error)
-        finally:
-            # The application has closed it, unless there was none.
-            await loaded.registry.close(closing)
-    _log.info("all requests are answered and all pools closed")
+    try:
+        with _stopped_by_signals(server):
+            if not await _ready(loaded.registry, connections):
+                return TO_BE_CHANGED
+            if not server.should_exit:
+                await server.serve(sockets=[listener])
+    except OSError as error:
+        # Somebody else began to listen on the same address between `bind` and now.
+        return _cannot_listen(serving, error)
+    finally:
+        # The application has closed it, unless there was none.
+        await loaded.registry.close(closing)
+    _log.info("ended; all pools are closed")
     return OK
+
+
+async def _ready(registry: ConnectionPoolRegistry, connections: Path) -> bool:
+    """Ask every backend once and open the pools; False if something must be changed first, which is said.
+
+    A pool whose backend is not there is opened too: it tries by itself until
+    there is one, and its health shows that.
+    """
+    results = await check_all(registry, timeout=_CHECK_TIMEOUT)
+    if any(each.is_permanent for each in results):
+        words.complain(*(f"{connections}: {each.fault}" for each in results if each.is_permanent))
+        return False
+    for each in results:
+        if each.fault is not None:
+            _log.warning("%s: %s; serving without it until it is back", connections, each.fault)
+    # With `eager_init` a pool waits for its backend here, and gives up; what is missing has been said.
+    await asyncio.gather(
+        *(registry.get_pool(name).initialize(_CHECK_TIMEOUT) for name in registry.names),
+        return_exceptions=True,
+    )
+    return True
 
 
 @contextmanager

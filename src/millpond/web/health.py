@@ -12,7 +12,7 @@ from pydantic import BaseModel, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from millpond.errors import CircuitOpen, PoolTimeout, describe
+from millpond.errors import PoolError
 from millpond.status import BreakerState, PoolStatus
 from millpond.web.lifespan import registry_of
 from millpond.web.sparing import Sparing
@@ -138,13 +138,23 @@ class _Answer(NamedTuple):
 async def _asked(registry: ConnectionPoolRegistry, name: str, timeout: float) -> _Answer:
     started = time.monotonic()
     error: Word | None = None
+    said: str | None = None
     try:
         async with asyncio.timeout(timeout + _MARGIN):
-            await registry.check(name, timeout)
-    except Exception as failure:
-        error = _word(failure)
-        _log.warning((name, error), "health of %s: %s", name, describe(failure))
-    return _Answer(time.monotonic() - started, error)
+            found = await registry.check(name, timeout)
+        if not found.healthy:
+            error = "circuit open" if found.source == "breaker" else "unavailable"
+            said = found.error
+    except TimeoutError:
+        error = "timeout"
+    except PoolError as failure:
+        error, said = "unavailable", str(failure)
+    seconds = time.monotonic() - started
+    if error == "unavailable" and seconds >= timeout:
+        error = "timeout"
+    if error is not None:
+        _log.warning((name, error), "health of %s: %s (%s)", name, error, said or "no details")
+    return _Answer(seconds, error)
 
 
 def _backend_health(answer: _Answer, pool: PoolStatus | None) -> BackendHealth:
@@ -156,13 +166,3 @@ def _backend_health(answer: _Answer, pool: PoolStatus | None) -> BackendHealth:
         pool_max_size=pool.max_size if pool else None,
         error=answer.error,
     )
-
-
-def _word(failure: Exception) -> Word:
-    match failure:
-        case PoolTimeout() | TimeoutError():
-            return "timeout"
-        case CircuitOpen():
-            return "circuit open"
-        case _:
-            return "unavailable"
