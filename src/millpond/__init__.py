@@ -39,17 +39,47 @@ __version__ = "0.1.0"
 _LAZY = {"ConnectionPoolRegistry": "millpond.registry", "create_pool": "millpond._create"}
 
 __all__ = [
-    "UNSET", "Acquire", "Allowance", "BreakerState", "Change", "CircuitOpen", "CloseReason", "ConfigError",
-    "ConnectFailed", "ConnectionPool", "ConnectionPoolRegistry", "Driver", "Event", "EventKind", "Holder",
-    "InvalidSettings", "InvariantBroken", "Lease", "MissingExtra", "PoolCheck", "PoolClosed", "PoolError",
-    "PoolExhausted", "PoolSettings", "PoolState", "PoolStats", "PoolStatus", "PoolTimeout", "Reload",
-    "ReleaseError", "TimeoutCause", "Verdict", "WrongLoop", "__version__", "create_pool",
+    "UNSET",
+    "Acquire",
+    "Allowance",
+    "BreakerState",
+    "Change",
+    "CircuitOpen",
+    "CloseReason",
+    "ConfigError",
+    "ConnectFailed",
+    "ConnectionPool",
+    "ConnectionPoolRegistry",
+    "Driver",
+    "Event",
+    "EventKind",
+    "Holder",
+    "InvalidSettings",
+    "InvariantBroken",
+    "Lease",
+    "MissingExtra",
+    "PoolCheck",
+    "PoolClosed",
+    "PoolError",
+    "PoolExhausted",
+    "PoolSettings",
+    "PoolState",
+    "PoolStats",
+    "PoolStatus",
+    "PoolTimeout",
+    "ReleaseError",
+    "Reload",
+    "TimeoutCause",
+    "Verdict",
+    "WrongLoop",
+    "__version__",
+    "create_pool",
 ]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        from importlib import import_module  # noqa: PLC0415
+        from importlib import import_module
 
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -88,14 +88,14 @@ class Redacting(Protocol):
 
 
 @runtime_checkable
-class ForkAware(Protocol[C]):
+class ForkAware(Protocol):
     """A driver that can name a connection's file descriptors.
 
     In the child of a fork the pool closes these without writing a byte, so
     that the parent's sessions stay untouched.
     """
 
-    def filenos(self, conn: C) -> tuple[int, ...]:
+    def filenos(self, conn: Any) -> tuple[int, ...]:
         """The descriptors that `conn` owns in this process; empty when there are none."""
         ...
 

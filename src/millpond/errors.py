@@ -56,7 +56,9 @@ def describe(error: BaseException, redact: Callable[[str], str] | None = None) -
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def safe_cause(error: BaseException | None, redact: Callable[[str], str] | None = None) -> BaseException | None:
+def safe_cause(
+    error: BaseException | None, redact: Callable[[str], str] | None = None
+) -> BaseException | None:
     """`error` when it and all it hangs on say nothing secret, else None.
 
     An exception's causes and notes are printed with it; one that quotes a DSN
@@ -247,7 +249,9 @@ class ConnectFailed(PoolError, ConnectionError):
         self.permanent = permanent
         self.last_error = last_error
         tries = "1 attempt" if attempts == 1 else f"{attempts} attempts in a row"
-        advice = "Trying again will not help: correct the configuration." if permanent else "Is the backend up?"
+        advice = (
+            "Trying again will not help: correct the configuration." if permanent else "Is the backend up?"
+        )
         super().__init__(
             f"no connection after {tries}: {last_error}. {advice}",
             pool=pool,

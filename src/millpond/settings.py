@@ -28,7 +28,7 @@ class Unset(enum.Enum):
 
 
 UNSET: Final = Unset.UNSET
-Timeout: TypeAlias = float | None | Unset
+Timeout: TypeAlias = float | Unset | None
 """Seconds; None = no limit; 0 = only what is idle now; UNSET = the pool's own setting."""
 
 
@@ -60,7 +60,12 @@ class Range:
             words = "a whole number" if self.kind is int else "a number"
             bounds = [
                 f"{sign} {bound:g}"
-                for sign, bound in ((">=", self.least), (">", self.above), ("<=", self.most), ("<", self.below))
+                for sign, bound in (
+                    (">=", self.least),
+                    (">", self.above),
+                    ("<=", self.most),
+                    ("<", self.below),
+                )
                 if bound is not None
             ]
             words += (" " + " and ".join(bounds)) if bounds else ""
@@ -133,7 +138,9 @@ class PoolSettings:
         "so that connections opened together do not end together.",
     )
     max_uses: int | None = setting(
-        None, Range(int, least=1, optional=True), "A connection is replaced after this many leases. None: never."
+        None,
+        Range(int, least=1, optional=True),
+        "A connection is replaced after this many leases. None: never.",
     )
     health_check_interval: float | None = setting(
         30.0,
@@ -160,7 +167,7 @@ class PoolSettings:
     close_timeout: float | None = setting(
         10.0,
         Range(float, least=0.0, optional=True),
-        "How long pool.close() waits for borrowers before it cuts their connections. None: as long as it takes.",
+        "How long pool.close() waits for borrowers before it cuts them off. None: as long as it takes.",
     )
     connect_retries: int = setting(
         3,
@@ -173,7 +180,9 @@ class PoolSettings:
         "Ceiling of the first pause between failed attempts; it doubles with each failure, "
         "is drawn with full jitter, and is capped at recovery_timeout.",
     )
-    max_connecting: int = setting(4, Range(int, least=1), "Most connection attempts, and most pings, at once.")
+    max_connecting: int = setting(
+        4, Range(int, least=1), "Most connection attempts, and most pings, at once."
+    )
     max_waiting: int | None = setting(
         None,
         Range(int, least=0, optional=True),
@@ -192,7 +201,9 @@ class PoolSettings:
         "initialize() waits until min_size connections are open, and raises if they cannot be.",
     )
     leak_detection_threshold: float | None = setting(
-        None, _SECONDS_OR_NONE, "A lease held longer than this is reported, with where it was taken. None: never."
+        None,
+        _SECONDS_OR_NONE,
+        "A lease held longer than this is reported, with where it was taken. None: never.",
     )
     failure_threshold: int | None = setting(
         5,
@@ -263,7 +274,7 @@ class PoolSettings:
 
 def unknown_field(name: str, known: Mapping[str, object]) -> str:
     """What to say of a field that does not exist, with the nearest name that does."""
-    import difflib  # noqa: PLC0415 - needed only on the way to an error
+    import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
     return "is not a setting" + (f"; did you mean {near[0]!r}?" if near else "")

@@ -323,7 +323,7 @@ async def test_a_handle_does_what_its_pool_does(registry: ConnectionPoolRegistry
         lease = await handle.lease()
         holders = handle.holders()
         handle.report(lease.connection, ValueError("a query failed"))
-        await lease.release()
+        lease.release()
         conn = handle.detach(await handle.acquire())
         await conn.close()
         await handle.check()

@@ -8,18 +8,21 @@ their event loop, never from inside somebody else's bookkeeping.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 from millpond.errors import InvalidSettings, InvariantBroken
+from millpond.settings import Range
+
+_LIMITS: Final = Range(int, least=1)
 
 
 class Member(Protocol):
     """A pool, as its allowance sees it. Neither call may act before the caller has returned."""
 
-    def place_is_free(self) -> None:
+    def _place_is_free(self) -> None:
         """A place is free that you wanted: try again."""
 
-    def please_shed(self) -> None:
+    def _please_shed(self) -> None:
         """Somebody wants a place: close an idle connection above min_size, if there is one."""
 
 
@@ -32,8 +35,8 @@ class Allowance:
     """
 
     def __init__(self, limit: int) -> None:
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise InvalidSettings("limit", limit, "must be a whole number >= 1")
+        if not _LIMITS.holds(limit):
+            raise InvalidSettings("limit", limit, f"must be {_LIMITS}")
         self._limit = limit
         self._held: dict[Member, int] = {}
         self._wanting: dict[Member, float] = {}  # member -> since when; in order
@@ -91,7 +94,7 @@ class Allowance:
             if self.free <= 0:
                 for other in self._held:
                     if other is not member:
-                        other.please_shed()
+                        other._please_shed()
             return False
         del self._wanting[member]
         self._held[member] += 1
@@ -132,4 +135,4 @@ class Allowance:
 
     def _offer(self) -> None:
         for member in list(self._wanting)[: max(0, self.free)]:
-            member.place_is_free()
+            member._place_is_free()

@@ -48,9 +48,7 @@ class Breaker:
         """Take new thresholds; with None for failures, an open breaker closes."""
         self._failure_threshold = failure_threshold
         self._success_threshold = success_threshold
-        if failure_threshold is None:
-            self._enter(BreakerState.CLOSED)
-        elif self.is_half_open and self._successes >= success_threshold:
+        if failure_threshold is None or (self.is_half_open and self._successes >= success_threshold):
             self._enter(BreakerState.CLOSED)
 
     def connect_failed(self, *, permanent: bool) -> None:

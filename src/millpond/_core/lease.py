@@ -94,8 +94,8 @@ class Acquire(Hold[C]):
         pool = self.pool
         slot = self.slot
         verdict: Verdict | None = None
-        if error is None and pool._plain and slot is not None and running_loop() is pool._loop:
-            if slot.leases == [self]:
+        if error is None and pool._plain and running_loop() is pool._loop:  # noqa: SIM102
+            if slot is not None and slot.leases == [self]:
                 try:
                     verdict = pool._after_lease(slot.conn, None)
                 except Exception as fault:

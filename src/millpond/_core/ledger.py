@@ -150,7 +150,7 @@ class Ledger:
         slot.condemn(reason)
         self.doomed_idle.append(slot)
 
-    def lend(self, slot: Slot, hold: Hold) -> None:
+    def lend(self, slot: Slot, hold: Hold[Any]) -> None:
         """Begin a lease on a slot that is idle, opened, tended or has room."""
         if slot.state is not SlotState.BUSY:
             self.move(slot, SlotState.BUSY)
@@ -159,7 +159,7 @@ class Ledger:
         self.lent += 1
         self.note_room(slot)
 
-    def end_lease(self, slot: Slot, hold: Hold) -> None:
+    def end_lease(self, slot: Slot, hold: Hold[Any]) -> None:
         """Strike a lease out; the slot stays BUSY until the caller moves it on."""
         slot.leases.remove(hold)
 

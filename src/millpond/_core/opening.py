@@ -101,7 +101,7 @@ class Opener:
                     slot = ledger.begin_opening(now)
                 if slot is None:
                     return  # an allowance remembers that we want; our own limit needs a return
-                self._start(slot)
+                self.start(slot)
                 count -= 1
                 wanted -= 1
             if wanted and not ledger.opening and self._retry is not None and self.next_attempt_at > now:
@@ -111,7 +111,8 @@ class Opener:
 
     # -- attempts -------------------------------------------------------------------------------
 
-    def _start(self, slot: Slot) -> None:
+    def start(self, slot: Slot) -> None:
+        """Begin one attempt, on a place that the ledger gave."""
         pool = self._pool
         self.attempts += 1
         call: Call[Any] = pool._call(
@@ -193,7 +194,7 @@ class Opener:
         self._announce(was)
 
     def note_failure(self, error: BaseException, now: float) -> None:
-        """Count a failed attempt, plan the next one, and tell the waiters who have nothing left to wait for."""
+        """Count a failed attempt, plan the next one, and tell the waiters who wait in vain."""
         pool = self._pool
         settings = pool.settings
         if self.breaker.failures == 0:

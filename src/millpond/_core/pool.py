@@ -35,7 +35,6 @@ from millpond.driver import Configurable, Driver, Redacting, Verdict
 from millpond.errors import (
     PoolClosed,
     PoolExhausted,
-    PoolTimeout,
     ReleaseError,
     TimeoutCause,
     WrongLoop,
@@ -59,7 +58,7 @@ _RECENT_S: Final = 1.0  # how old (seconds) a proof of life may be for check() t
 
 
 class ConnectionPool(Reporting, Generic[C]):
-    """This lends the connections of one driver to one borrower at a time, or to several where they are shared.
+    """This lends the connections of one driver to one borrower at a time, or to several if shared.
 
     A pool may be built before any event loop runs; the first use binds it to
     the running loop, and it serves no other.
@@ -90,13 +89,14 @@ class ConnectionPool(Reporting, Generic[C]):
         self.name = name if name is not None else driver.name
         self.state = PoolState.NEW
         self._on_connect: Callable[[Any], Any] | None = on_connect
-        self._random = random if random is not None else random_module.Random()  # noqa: S311 - jitter
+        self._random = random if random is not None else random_module.Random()
         self._redact = self.driver.redact if isinstance(self.driver, Redacting) else None
         self._is_closed = self.driver.is_closed
         self._after_lease = self.driver.after_lease
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = lambda: 0.0
         self._allowance = allowance
+        self._plain = False  # may leases take the short way? see _refresh_plain
         self._pause_mode: Literal["queue", "refuse"] = "queue"
         self._listeners: tuple[Listener, ...] = ()
         self._outbox: deque[Event] = deque()
@@ -156,7 +156,7 @@ class ConnectionPool(Reporting, Generic[C]):
             settings: of the pool.
             allowance: of the pool.
         """
-        from millpond._core.factory import FunctionDriver  # noqa: PLC0415 - only who uses it pays for it
+        from millpond._core.factory import FunctionDriver
 
         driver = FunctionDriver(
             connect, close=close, terminate=terminate, validate=validate, reset=reset,
@@ -220,7 +220,7 @@ class ConnectionPool(Reporting, Generic[C]):
         raise error
 
     def _undo_initialize(self) -> None:
-        """Leave nothing behind: what is idle or being opened goes; borrowed ones stay with their borrowers."""
+        """Leave nothing behind: what is idle or being opened goes; what is on loan stays."""
         for call in list(self._openings.values()):
             call.abort()
         for slot in list(self._idle):
@@ -365,7 +365,7 @@ class ConnectionPool(Reporting, Generic[C]):
             self._drop_everything()
             raise WrongLoop(
                 self.name,
-                why="the event loop this pool was bound to has been closed, and its connections were dropped; "
+                why="the event loop this pool was bound to has been closed and its connections were dropped; "
                 "make a new pool in the new loop",
             )
         raise WrongLoop(self.name, why="bound to another event loop; make one pool for each loop")
@@ -410,13 +410,13 @@ class ConnectionPool(Reporting, Generic[C]):
         return Acquire(self, timeout)
 
     async def lease(self, timeout: Timeout = UNSET) -> Lease[C]:
-        """Borrow with an identity: `lease.connection`, `lease.release()`, `lease.discard()`; raises as `acquire`."""
+        """Borrow with an identity: `lease.connection`, `lease.release()`, `.discard()`; raises as `acquire`."""
         hold = Lease(self, timeout)
         await self._acquire(hold)
         return hold
 
     async def release(
-        self, conn: C, *, error: BaseException | None | Unset = UNSET, discard: bool = False
+        self, conn: C, *, error: BaseException | Unset | None = UNSET, discard: bool = False
     ) -> None:
         """Give back what `await pool.acquire()` gave; never suspends.
 
@@ -513,11 +513,11 @@ class ConnectionPool(Reporting, Generic[C]):
                 return slot.conn  # type: ignore[no-any-return]
             await pool._wait(hold, began, deadline, first=waited_before)
             pool = hold.pool
-            slot = hold.slot
-            assert slot is not None  # noqa: S101 - _wait returns with a slot or raises
-            if slot.state is SlotState.BUSY and not pool._gone(slot.conn):
+            slot = _slot_of(hold)
+            if slot is not None and slot.state is SlotState.BUSY and not pool._gone(slot.conn):
                 return slot.conn  # type: ignore[no-any-return]
             pool._take_back(hold)  # it died between the hand-over and now: ask again, in front
+            pool._ledger.queued -= 1  # one request, however often it has to ask
             pool._refuse_if_closed()
             waited_before, now = True, pool._now()
 
@@ -632,7 +632,7 @@ class ConnectionPool(Reporting, Generic[C]):
         self._peak_busy = max(self._peak_busy, self._ledger.busy)
         if self.settings.leak_detection_threshold is not None and hold.task is not None:
             frames = hold.task.get_stack(limit=8)
-            stack = traceback.StackSummary.extract(((frame, frame.f_lineno) for frame in frames))
+            stack = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames)
             if running_loop() is not None and asyncio.current_task() is hold.task:
                 stack = traceback.extract_stack(limit=12)
             hold.stack = tuple(stack.format())
@@ -715,7 +715,7 @@ class ConnectionPool(Reporting, Generic[C]):
         try:
             return self.driver.is_closed(conn)
         except Exception as fault:
-            logger.error("%s: is_closed() raised: %s", self.name, describe(fault, self._redact))  # noqa: TRY400
+            logger.error("%s: is_closed() raised: %s", self.name, describe(fault, self._redact))
             return True
 
     # -- what becomes of a connection -----------------------------------------------------------
@@ -737,10 +737,10 @@ class ConnectionPool(Reporting, Generic[C]):
             self._retire(slot, reason)
             return
         allowance = ledger.allowance
-        if allowance is not None and allowance.should_yield(self, ledger.waiters.oldest_at):
-            if ledger.waiters.live or ledger.live > self.settings.min_size:
-                self._retire(slot, CloseReason.SHED)
-                return
+        can_spare = ledger.waiters.live or ledger.live > self.settings.min_size
+        if allowance is not None and can_spare and allowance.should_yield(self, ledger.waiters.oldest_at):
+            self._retire(slot, CloseReason.SHED)
+            return
         if self.state is PoolState.OPEN:
             while (
                 len(slot.leases) < ledger.leases_per_connection
@@ -788,7 +788,7 @@ class ConnectionPool(Reporting, Generic[C]):
         try:
             self.driver.terminate(conn)
         except Exception as fault:
-            logger.error("%s: terminate() raised: %s", self.name, describe(fault, self._redact))  # noqa: TRY400
+            logger.error("%s: terminate() raised: %s", self.name, describe(fault, self._redact))
 
     def _fail_over(self, slot: Slot, error: BaseException | None) -> None:
         """This node is no longer the one: a new generation, once, however many borrowers say so."""
@@ -941,12 +941,12 @@ class ConnectionPool(Reporting, Generic[C]):
         self._pump()
         self._settle()
 
-    def place_is_free(self) -> None:
+    def _place_is_free(self) -> None:
         """The shared allowance has a place for this pool."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon(self._wake, context=Context())
 
-    def please_shed(self) -> None:
+    def _please_shed(self) -> None:
         """Another pool on the shared allowance needs a place."""
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon(self._shed, context=Context())
@@ -1146,47 +1146,61 @@ class ConnectionPool(Reporting, Generic[C]):
 
     async def _check(self, timeout: float) -> PoolCheck:
         began = self._now()
-        ledger = self._ledger
-
-        def proof() -> Slot | None:
-            return next((s for s in self._slots() if s.conn is not None and s.proved_at > began - _RECENT_S
-                         and s.state is not SlotState.CLOSING and not self._gone(s.conn)), None)  # fmt: skip
-
-        if proof() is not None:
+        latest = began - _RECENT_S
+        if self._has_proof(latest):
             return PoolCheck(healthy=True, latency=0.0, source="recent", error=None)
+        # A ping that fails says that one connection is gone; whether the backend is, a connect tells.
+        for _ in range(2):
+            source, decided = self._ask_backend()
+            self._settle()
+            in_time = await self._until(decided, began + timeout)
+            latency = self._now() - began
+            if self._has_proof(latest):
+                return PoolCheck(healthy=True, latency=latency, source=source, error=None)
+            if source != "ping" or not in_time:
+                break
+        if source == "busy" and self._ledger.live and not self._opener.breaker.is_open:
+            return PoolCheck(healthy=True, latency=latency, source=source, error=None)
+        error = (self._opener.last_error if in_time else None) or f"no answer within {timeout:g} s"
+        return PoolCheck(healthy=False, latency=latency, source=source, error=error)
+
+    def _has_proof(self, since: float) -> bool:
+        """A connection that is still there was opened, pinged or cleanly used after `since`."""
+        return any(
+            slot.proved_at > since and slot.state is not SlotState.CLOSING and not self._gone(slot.conn)
+            for slot in self._slots()
+            if slot.conn is not None
+        )
+
+    def _ask_backend(self) -> tuple[str, Callable[[], bool]]:
+        """Start what can tell whether the backend is there; what it is, and whether it has told."""
+        ledger, opener, tender = self._ledger, self._opener, self._tender
+        began = self._now()
+        pings, failures = tender.ping_failures, opener.failures
         source = "busy"
-        pings, failures = self._tender.ping_failures, self._opener.failures
         if self._idle:
             source = "ping"
-            self._tender.ping(self._idle[-1])
+            tender.ping(self._idle[-1])
         elif ledger.opening:
             source = "connect"
-        elif ledger.total < ledger.max_size and not self._opener.breaker.is_open:
+        elif opener.breaker.is_open:
+            source = "breaker"
+        elif opener.permitted(began) and (slot := ledger.begin_opening(began)) is not None:
             source = "connect"
-            if self._opener.permitted(began) and (slot := ledger.begin_opening(began)) is not None:
-                self._opener._start(slot)
+            opener.start(slot)
 
         def decided() -> bool:
-            fresh = any(s.conn is not None and s.proved_at >= began and s.state is not SlotState.CLOSING
-                        for s in self._slots())  # fmt: skip
-            failed = self._tender.ping_failures > pings or self._opener.failures > failures
-            return fresh or failed or (source == "busy" and not ledger.live)
+            failed = tender.ping_failures > pings or opener.failures > failures
+            return (
+                source == "breaker" or failed or self._has_proof(began) or not (ledger.live or ledger.opening)
+            )
 
-        self._settle()
-        if source == "busy" and self._opener.breaker.is_open:
-            return PoolCheck(healthy=False, latency=0.0, source="breaker", error=self._opener.last_error)
-        in_time = await self._until(decided, began + timeout)
-        latency = self._now() - began
-        if proof() is not None:
-            return PoolCheck(healthy=True, latency=latency, source=source, error=None)
-        if not in_time and source == "busy" and ledger.live:
-            return PoolCheck(healthy=True, latency=latency, source=source, error=None)
-        error = self._opener.last_error if source == "connect" and in_time else None
-        return PoolCheck(
-            healthy=False, latency=latency, source=source, error=error or (
-                f"no answer within {timeout:g} s" if not in_time else "the ping failed"
-            ),
-        )  # fmt: skip
+        return source, decided
+
+
+def _slot_of(hold: Hold[Any]) -> Slot | None:
+    """What an await has put there; a type checker that saw None before would not believe it."""
+    return hold.slot
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

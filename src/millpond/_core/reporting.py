@@ -40,7 +40,8 @@ class Reporting:
         ledger = self._ledger
         return (
             f"<Pool {self.name!r} {self.state.value} {ledger.idle_count} idle, "
-            f"{ledger.busy}/{ledger.max_size} busy, {ledger.waiters.live} waiting, generation {ledger.generation}>"
+            f"{ledger.busy}/{ledger.max_size} busy, {ledger.waiters.live} waiting, "
+            f"generation {ledger.generation}>"
         )
 
     def status(self) -> PoolStatus:

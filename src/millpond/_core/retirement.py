@@ -36,7 +36,7 @@ def fresh_until(slot: Slot, settings: PoolSettings) -> float:
 
 
 def reason_to_retire(slot: Slot, now: float, generation: int, settings: PoolSettings) -> CloseReason | None:
-    """Why a connection without a lease must go now, or None; asked at every return and before every lending."""
+    """Why a connection without a lease must go now, or None; asked at every return and lending."""
     if slot.doom is not None:
         return slot.doom
     if slot.generation != generation:

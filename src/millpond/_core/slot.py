@@ -62,7 +62,7 @@ class Slot:
         self.generation = generation
         self.state = SlotState.OPENING
         self.conn: Any = None
-        self.leases: list[Hold] = []
+        self.leases: list[Hold[Any]] = []
         self.uses = 0
         self.opened_at = 0.0
         self.idle_since = 0.0
@@ -73,7 +73,8 @@ class Slot:
         self.needs_reset = False
 
     def __repr__(self) -> str:
-        return f"<Slot {self.number} {self.state.value}, generation {self.generation}, {len(self.leases)} leases>"
+        leases = len(self.leases)
+        return f"<Slot {self.number} {self.state.value}, generation {self.generation}, {leases} leases>"
 
     def move(self, state: SlotState) -> None:
         """Enter `state`.

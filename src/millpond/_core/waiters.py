@@ -7,21 +7,15 @@ import heapq
 from collections import deque
 from collections.abc import Iterator
 from itertools import count
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    import asyncio
+
     from millpond._core.lease import Hold
 
 _COMPACT_ABOVE: Final = 64
 """Dead entries are swept out when they outnumber both the live ones and this."""
-
-
-class _Future(Protocol):
-    """What the queue needs of an `asyncio.Future`."""
-
-    def done(self) -> bool: ...
-
-    def set_result(self, result: BaseException | None, /) -> None: ...
 
 
 class WaiterState(enum.Enum):
@@ -42,7 +36,13 @@ class Waiter:
 
     __slots__ = ("deadline", "future", "hold", "queued_at", "state")
 
-    def __init__(self, hold: Hold, future: _Future, queued_at: float, deadline: float | None) -> None:
+    def __init__(
+        self,
+        hold: Hold[Any],
+        future: asyncio.Future[BaseException | None],
+        queued_at: float,
+        deadline: float | None,
+    ) -> None:
         self.hold = hold
         self.future = future
         self.queued_at = queued_at

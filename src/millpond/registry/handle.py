@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+from millpond._core.lease import Acquire, Lease
 from millpond._core.pool import ConnectionPool
 from millpond.errors import Holder
 from millpond.events import Listener
 from millpond.registry.named import Named
-from millpond.settings import UNSET, Change, PoolSettings, Timeout
-from millpond.status import PoolStats, PoolStatus
+from millpond.settings import UNSET, Change, PoolSettings, Timeout, Unset
+from millpond.status import PoolCheck, PoolStats, PoolStatus
 
 
 class PoolHandle:
@@ -61,15 +63,18 @@ class PoolHandle:
         """Open the pool now and not at the first acquire."""
         await self._pool.initialize(timeout)
 
-    def acquire(self, timeout: Timeout = UNSET) -> Any:
+    def acquire(self, timeout: Timeout = UNSET) -> Acquire[Any]:
         """Borrow a connection: `async with handle.acquire() as conn`, or `conn = await handle.acquire()`."""
         return self._pool.acquire(timeout)
 
-    async def release(self, conn: Any, **how: Any) -> None:
-        """Give back what `await handle.acquire()` brought; takes what the pool's `release` takes."""
-        await self._pool.release(conn, **how)
+    async def release(
+        self, conn: Any, *, error: BaseException | Unset | None = UNSET, discard: bool = False
+    ) -> None:
+        """Give back what `await handle.acquire()` brought; left out, `error` is the one being handled."""
+        error = sys.exception() if isinstance(error, Unset) else error
+        await self._pool.release(conn, error=error, discard=discard)
 
-    async def lease(self, timeout: Timeout = UNSET) -> Any:
+    async def lease(self, timeout: Timeout = UNSET) -> Lease[Any]:
         """Borrow a connection as a lease, which knows how to give it back."""
         return await self._pool.lease(timeout)
 
@@ -93,7 +98,7 @@ class PoolHandle:
         """Who holds what, since when."""
         return self._pool.holders()
 
-    async def check(self, timeout: float | None = 5.0) -> Any:
+    async def check(self, timeout: float = 5.0) -> PoolCheck:
         """Whether the backend is there."""
         return await self._pool.check(timeout)
 
@@ -101,9 +106,9 @@ class PoolHandle:
         """Change the running pool's settings, those that can be changed in place."""
         return self._pool.apply(settings)
 
-    def resize(self, **sizes: Any) -> Any:
-        """Change the running pool's sizes; takes what the pool's `resize` takes."""
-        return self._pool.resize(**sizes)
+    def resize(self, *, min_size: int | Unset = UNSET, max_size: int | Unset = UNSET) -> Change:
+        """Change the running pool's sizes."""
+        return self._pool.resize(min_size=min_size, max_size=max_size)
 
     def clear(self, spread: float = 0.0) -> None:
         """Begin a new generation of connections."""
@@ -117,9 +122,9 @@ class PoolHandle:
         """Lend again, after a pause or a drain."""
         self._pool.resume()
 
-    async def drain(self, timeout: float | None = 30.0) -> Any:
+    async def drain(self, timeout: float | None = 30.0) -> None:
         """Lend nothing more, and wait until what is out has come back."""
-        return await self._pool.drain(timeout)
+        await self._pool.drain(timeout)
 
     def add_listener(self, listener: Listener) -> None:
         """Tell `listener` of every event of this name's pools, later versions included."""

@@ -24,6 +24,7 @@ from millpond.registry.sources import name_fault
 from millpond.registry.status import RegistryStatus
 from millpond.registry.substitution import quoted
 from millpond.settings import UNSET, Range, Timeout
+from millpond.status import PoolCheck
 
 _MOST_NAMES_LISTED: Final = 10
 _SECONDS: Final = Range(float, above=0.0)
@@ -194,7 +195,7 @@ class ConnectionPoolRegistry:
         """What every pool is doing; no I/O, makes no pool, works after `close` too."""
         return RegistryStatus(self._closed, tuple(named.status() for named in self._named.values()))
 
-    async def check(self, name: str, timeout: float | None = 5.0) -> Any:
+    async def check(self, name: str, timeout: float = 5.0) -> PoolCheck:
         """Whether the backend of `name` is there; opens the pool if nobody has used it yet.
 
         Raises:

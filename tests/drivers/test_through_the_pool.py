@@ -1,0 +1,343 @@
+"""The pool on real servers: whatever happens to them, the next borrower gets a good connection, in time."""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+
+from millpond import ConnectionPool, PoolSettings
+from millpond.errors import ConnectFailed, PoolError
+from tests.drivers.backends import Backend, PostgreSQL, SQLite, until
+from tests.servers import PostgresServer
+
+Pools = Callable[..., Any]
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[Pools]:
+    """Makes pools of a driver; all of them are closed at the end, and quickly."""
+    made: list[Any] = []
+
+    def make(driver: Any, **settings: Any) -> Any:
+        defaults = {
+            "min_size": 0,
+            "max_size": 4,
+            "acquire_timeout": 5.0,
+            "retry_delay": 0.02,
+            "recovery_timeout": 0.1,
+        }
+        pool = ConnectionPool(driver, settings=PoolSettings(**{**defaults, **settings}), name="tested")
+        made.append(pool)
+        return pool
+
+    yield make
+    for pool in made:
+        await pool.close(timeout=1.0)
+
+
+@pytest.fixture
+def breakable(postgres_server_factory: Callable[..., PostgresServer]) -> PostgreSQL:
+    """PostgreSQL that may be harmed."""
+    backend = PostgreSQL(postgres_server_factory(), "app")
+    backend.server.execute(f"CREATE TABLE {backend.table} (body text); GRANT ALL ON {backend.table} TO app")
+    return backend
+
+
+async def works(pool: Any, backend: Backend) -> bool:
+    """Whether a borrower gets an answer now."""
+    try:
+        async with pool.acquire(timeout=0.5) as conn:
+            return await backend.ask(conn, 3) == 3
+    except Exception:  # whatever it is, it is not an answer
+        return False
+
+
+async def test_cancelled_borrowers_never_spoil_the_next_ones_answer(backend: Backend, pools: Pools) -> None:
+    """Hundreds of borrowers, a third of them cancelled at random: every answer belongs to its question."""
+    pool = pools(backend.driver(), max_size=3)
+    draw = random.Random(7)
+    answers: list[tuple[int, int]] = []
+
+    async def borrow(number: int) -> None:
+        async with pool.acquire() as conn:
+            for question in range(number, number + 3):
+                answer = await backend.ask(conn, question)
+                answers.append((question, answer))
+
+    async def storm(number: int) -> None:
+        task = asyncio.create_task(borrow(number * 10))
+        if draw.random() < 0.34:
+            for _ in range(draw.randrange(12)):
+                await asyncio.sleep(0)
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    await asyncio.gather(*(storm(number) for number in range(300)))
+
+    assert [pair for pair in answers if pair[0] != pair[1]] == []
+    assert len(answers) > 300
+    await until_quiet(pool)
+    assert await backend.sessions() == pool.status().total <= 3
+
+
+async def until_quiet(pool: Any) -> None:
+    """Return when nothing is opening, borrowed, being reset or closing."""
+
+    async def is_quiet() -> bool:
+        status = pool.status()
+        return bool(status.total == status.idle)
+
+    await until(is_quiet)
+
+
+async def test_a_borrower_cancelled_in_a_transaction_leaves_no_row(backend: Backend, pools: Pools) -> None:
+    """The next one on the same connection finds neither the row nor the transaction."""
+    pool = pools(backend.driver(), max_size=1)
+    borrowed = asyncio.Event()
+
+    async def borrow() -> None:
+        async with pool.acquire() as conn:
+            await backend.begin(conn)
+            borrowed.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(borrow())
+    await borrowed.wait()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    async with pool.acquire() as conn:
+        assert await backend.rows(conn) == 0
+    assert pool.stats().opened == 1
+
+
+async def test_a_cancelled_statement_costs_no_connection(backend: Backend, pools: Pools) -> None:
+    """It is reset rather than opened anew, and at once."""
+    pool = pools(backend.driver(), max_size=1)
+
+    async def borrow(started: asyncio.Future[Any]) -> None:
+        async with pool.acquire() as conn:
+            task = await backend.start_slow(conn)
+            started.set_result(None)
+            await task
+
+    for _ in range(3):
+        started = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(borrow(started))
+        await started
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    async with pool.acquire() as conn:
+        assert await backend.ask(conn, 9) == 9
+    assert pool.stats().opened == 1
+
+
+@pytest.mark.parametrize(
+    "deed", ["SET search_path = elsewhere", "CREATE TEMP TABLE scratch (x int)", "SET ROLE app"]
+)
+async def test_the_session_of_one_borrower_is_not_that_of_the_next(
+    postgresql: PostgreSQL, pools: Pools, deed: str
+) -> None:
+    """On the same connection, one after the other."""
+    pool = pools(postgresql.administrator(), max_size=1)
+    question = "SELECT current_setting('search_path'), current_user::text, to_regclass('pg_temp.scratch')"
+    async with pool.acquire() as conn:
+        before = await conn.fetchrow(question)
+
+    async with pool.acquire() as conn:
+        await conn.execute(deed)
+    async with pool.acquire() as conn:
+        after = await conn.fetchrow(question)
+
+    assert after == before
+    assert pool.stats().opened == 1
+
+
+async def test_closing_the_pool_ends_every_session(backend: Backend, pools: Pools) -> None:
+    """Borrowed ones too, in the middle of a statement."""
+    pool = pools(backend.driver())
+    lent = [await pool.acquire() for _ in range(3)]
+    slow = await backend.start_slow(lent[0])
+    await pool.release(lent[2])
+
+    before = time.monotonic()
+    await pool.close(timeout=0.1)
+    took = time.monotonic() - before
+    await asyncio.gather(slow, return_exceptions=True)
+
+    assert took < 2.0
+    await backend.gone()
+
+
+async def test_sessions_that_the_server_ends_are_replaced(postgresql: PostgreSQL, pools: Pools) -> None:
+    """Idle ones are gone before anybody gets them; no borrower sees an error."""
+    pool = pools(postgresql.driver(), max_size=3)
+    lent = [await pool.acquire() for _ in range(3)]
+    for conn in lent:
+        await pool.release(conn)
+    await until_quiet(pool)
+
+    postgresql.server.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE application_name = '{postgresql.application_name}'"
+    )
+
+    async def all_are_gone() -> bool:
+        return all(conn.is_closed() for conn in lent)
+
+    await until(all_are_gone)  # the loop has read what the server sent
+    for number in range(10):
+        async with pool.acquire() as conn:
+            assert await postgresql.ask(conn, number) == number
+
+    await until_quiet(pool)
+    assert await postgresql.sessions() == pool.status().total
+
+
+async def test_a_server_killed_in_the_middle_of_traffic_hangs_nobody_and_is_found_again(
+    breakable: PostgreSQL, pools: Pools
+) -> None:
+    """Errors while it is down, each in time; answers by themselves once it is back."""
+    pool = pools(breakable.driver())
+    slowest = 0.0
+    outcomes: list[str] = []
+    is_over = False
+
+    async def traffic() -> None:
+        nonlocal slowest
+        while not is_over:
+            before = time.monotonic()
+            try:
+                async with pool.acquire(timeout=1.0) as conn:
+                    outcomes.append("ok" if await breakable.ask(conn, 5) == 5 else "wrong")
+            except (PoolError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                outcomes.append("error")
+            slowest = max(slowest, time.monotonic() - before)
+            await asyncio.sleep(0.002)
+
+    borrowers = [asyncio.create_task(traffic()) for _ in range(8)]
+    await until(lambda: seen(outcomes, "ok"))
+    await asyncio.to_thread(breakable.server.kill)
+    outcomes.clear()
+    await until(lambda: seen(outcomes, "error"))
+    await asyncio.to_thread(breakable.server.start)
+    outcomes.clear()
+    await until(lambda: seen(outcomes, "ok"))
+    is_over = True
+    await asyncio.gather(*borrowers)
+
+    assert "wrong" not in outcomes
+    assert slowest < 2.5
+    assert pool.status().healthy
+    await until_quiet(pool)
+    assert await breakable.sessions() == pool.status().total
+
+
+async def seen(outcomes: list[str], outcome: str) -> bool:
+    return outcomes.count(outcome) >= 5
+
+
+async def test_a_frozen_server_is_given_up_in_time_and_taken_back_when_it_thaws(
+    breakable: PostgreSQL, pools: Pools
+) -> None:
+    """No acquire outlives its timeout, whether it pings, resets or connects."""
+    pool = pools(
+        breakable.driver(),
+        max_size=2,
+        connect_timeout=0.3,
+        reset_timeout=0.2,
+        health_check_timeout=0.2,
+        validate_after_idle=0.0,
+    )
+    lent = await pool.acquire()
+
+    breakable.server.freeze()
+    await pool.release(lent)
+    before = time.monotonic()
+    with pytest.raises(PoolError):
+        async with pool.acquire(timeout=0.6):
+            pass
+    took = time.monotonic() - before
+    breakable.server.thaw()
+
+    assert took < 1.5
+    await until(lambda: works(pool, breakable))
+    await until_quiet(pool)
+    await breakable.gone(left=pool.status().total)
+
+
+async def test_a_demoted_primary_raises_the_generation_once(breakable: PostgreSQL, pools: Pools) -> None:
+    """Several borrowers see it at the same time; it is one failover."""
+    pool = pools(breakable.driver())
+    lent = [await pool.acquire() for _ in range(4)]
+    before = pool.status().generation
+    breakable.server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+    breakable.server.execute("SELECT pg_reload_conf()")
+
+    for conn in lent:
+        while await conn.fetchval("SHOW default_transaction_read_only") != "on":
+            pass
+        with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
+            await conn.execute(f"INSERT INTO {breakable.table} VALUES ('lost')")
+        await pool.release(conn, error=caught.value)
+    after = pool.status().generation
+    refused = not await works(pool, breakable)
+    breakable.server.execute("ALTER SYSTEM RESET default_transaction_read_only")
+    breakable.server.execute("SELECT pg_reload_conf()")
+
+    assert after == before + 1
+    assert refused
+    await until(lambda: works(pool, breakable))
+
+
+async def test_a_wrong_password_fails_all_at_once_and_stays_unsaid(
+    postgresql: PostgreSQL, pools: Pools
+) -> None:
+    """Nobody waits for what cannot come."""
+    pool = pools(postgresql.driver(password="not-the-password"))
+
+    before = time.monotonic()
+    outcomes = await asyncio.gather(*(pool.acquire() for _ in range(10)), return_exceptions=True)
+    took = time.monotonic() - before
+
+    assert took < 2.0
+    assert all(isinstance(each, PoolError) for each in outcomes)
+    assert any(isinstance(each, ConnectFailed) and each.permanent for each in outcomes)
+    assert not any("not-the-password" in f"{each!s} {each!r} {pool!r} {pool.status()!r}" for each in outcomes)
+
+
+async def test_writers_of_one_file_take_turns(sqlite: SQLite, pools: Pools) -> None:
+    """More borrowers than connections, more connections than writers: every row is there."""
+    pool = pools(sqlite.driver(), max_size=4)
+
+    async def write(number: int) -> None:
+        async with pool.acquire() as conn:
+            await conn.execute(f"INSERT INTO {sqlite.table} VALUES (?)", (str(number),))
+            await conn.commit()
+
+    await asyncio.gather(*(write(number) for number in range(100)))
+
+    async with pool.acquire() as conn:
+        assert await sqlite.rows(conn) == 100
+
+
+async def test_a_database_in_memory_outlives_the_pools_connections(sqlite: SQLite, pools: Pools) -> None:
+    """clear() replaces every connection, and no row is lost."""
+    pool = pools(sqlite.driver(database=":memory:"), max_size=2)
+    async with pool.acquire() as conn:
+        await conn.execute("CREATE TABLE t (x)")
+        await conn.execute("INSERT INTO t VALUES (1)")
+        await conn.commit()
+
+    pool.clear()
+    await sqlite.gone()
+
+    async with pool.acquire() as conn:
+        assert await conn.execute_fetchall("SELECT x FROM t") == [(1,)]
