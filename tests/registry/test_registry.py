@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import pytest
-from millpond._core.pool import ConnectionPool
 
+from millpond._core.pool import ConnectionPool
 from millpond.drivers.sqlite import SQLiteDriver
 from millpond.errors import ConfigError, InvalidSettings, PoolClosed
 from millpond.events import Event, EventKind

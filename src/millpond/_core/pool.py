@@ -410,7 +410,7 @@ class ConnectionPool(Reporting, Generic[C]):
         return Acquire(self, timeout)
 
     async def lease(self, timeout: Timeout = UNSET) -> Lease[C]:
-        """Borrow with an identity: `lease.connection`, `lease.release()`, `.discard()`; raises as `acquire`."""
+        """Borrow with an identity: a lease that knows how to end itself; raises as `acquire`."""
         hold = Lease(self, timeout)
         await self._acquire(hold)
         return hold
