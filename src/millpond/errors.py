@@ -11,6 +11,7 @@
     ├── InvalidSettings  (ValueError)       MP108  a setting out of its range
     ├── MissingExtra     (ImportError)      MP109  an optional package is not installed
     ├── ConfigError      (ValueError)       MP110  a configuration that cannot be used
+    ├── UnknownConnection (LookupError)     MP111  no connection of that name (in millpond.registry)
     └── InvariantBroken                     MP900  millpond contradicted itself: our bug
 
 Messages say what happened and what to change, and hold no secret.

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from millpond.driver import Verdict
+
+LONGEST_END_S: Final = 2.0
+"""Most seconds that an async `close` may take when it has to stand in for `terminate`."""
+
+
+async def _bounded(ending: Coroutine[Any, Any, object]) -> None:
+    with contextlib.suppress(Exception):
+        async with asyncio.timeout(LONGEST_END_S):
+            await ending
 
 
 class FunctionDriver:
@@ -33,6 +43,7 @@ class FunctionDriver:
         self._reset = reset
         self._judge = after_lease
         self._blocking = blocking
+        self._endings: set[asyncio.Task[None]] = set()
 
     async def _run(self, function: Callable[..., object], *args: object) -> Any:
         if self._blocking and not inspect.iscoroutinefunction(function):
@@ -74,14 +85,25 @@ class FunctionDriver:
             self.terminate(conn)
 
     def terminate(self, conn: Any) -> None:
-        """Call `terminate`, or else a `close` that is not async."""
+        """Call `terminate`, or else `close`."""
         function = self._terminate
-        if function is None and self._close is not None and not inspect.iscoroutinefunction(self._close):
+        if function is None:
             function = self._close
-        if function is not None:
-            outcome = function(conn)
-            if inspect.iscoroutine(outcome):
-                outcome.close()  # it was async after all; nothing can be awaited here
+        if function is None:
+            return
+        outcome = function(conn)
+        if inspect.iscoroutine(outcome):
+            self._finish(outcome)
+
+    def _finish(self, ending: Coroutine[Any, Any, object]) -> None:
+        """There is only an async way to end it: it goes on in a task that is kept until it is done."""
+        try:
+            task = asyncio.get_running_loop().create_task(_bounded(ending), name=f"millpond {self.name}: end")
+        except RuntimeError:  # no loop runs any more
+            ending.close()
+            return
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     def is_closed(self, conn: Any) -> bool:
         """Nobody knows; False."""

@@ -83,6 +83,8 @@ class Acquire(Hold[C]):
                 self.slot = slot
                 self.since = now
                 self.task = current_task()
+                if len(idle) < pool._fewest_idle:
+                    pool._note_peak()
                 ledger = pool._ledger
                 ledger.lent = self.number = ledger.lent + 1
                 return cast("C", slot.conn)
@@ -106,6 +108,7 @@ class Acquire(Hold[C]):
                     and now < slot.retire_at
                     and slot.uses < pool._most_uses
                     and len(pool._idle) < pool._most_idle
+                    and not slot.needs_reset
                     and not pool._ledger.waiters.live
                 ):
                     self.slot = _SPENT

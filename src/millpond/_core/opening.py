@@ -44,6 +44,7 @@ class Opener:
         self.failures = 0  # ever; those in a row are the breaker's
         self.last_error: str | None = None
         self.last_failed = False
+        self.last_permanent = False
         self.suspicious = False  # after a failover: fresh connections are pinged before they count
         self.connect_times = Histogram()
         self._cause: BaseException | None = None
@@ -54,6 +55,13 @@ class Opener:
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Learn the loop that timers run on."""
         self._retry = Alarm(loop, lambda _late: self._pool._wake())
+
+    def forgive(self) -> None:
+        """Begin anew after an initialize that failed: its failures are told, and done with."""
+        self.unbind()
+        self.breaker = Breaker(self._pool.settings.failure_threshold, self._pool.settings.success_threshold)
+        self.next_attempt_at = -math.inf
+        self.last_failed = False
 
     def unbind(self) -> None:
         """Drop the timer."""
@@ -199,7 +207,7 @@ class Opener:
         settings = pool.settings
         if self.breaker.failures == 0:
             logger.warning("%s: connect failed: %s", pool.name, describe(error, pool._redact))
-        permanent = self._is_permanent(error)
+        permanent = self.last_permanent = self._is_permanent(error)
         was = self.breaker.state
         self.failures += 1
         self.breaker.connect_failed(permanent=permanent)

@@ -25,7 +25,7 @@ from millpond._core.calls import GRACE_S, Call
 from millpond._core.lease import Acquire, Hold, Lease
 from millpond._core.ledger import Ledger
 from millpond._core.opening import HEDGE_S, Opener
-from millpond._core.reporting import Reporting
+from millpond._core.reporting import Reporting, Snapshot
 from millpond._core.retirement import fresh_until, reason_to_retire
 from millpond._core.slot import Slot, SlotState
 from millpond._core.tending import Tender
@@ -114,6 +114,7 @@ class ConnectionPool(Reporting, Generic[C]):
         self._hold_times = Histogram()
         self._wait_times = Histogram()
         self._peak_busy = 0
+        self._fewest_idle = sys.maxsize  # since the last change of anything else; the short way compares
         self._discarded = 0
         self._abandoned = 0
         self._openings: dict[int, Call[Any]] = {}
@@ -211,7 +212,7 @@ class ConnectionPool(Reporting, Generic[C]):
         self._refuse_if_closed()
         now = self._now()
         error = (
-            opener.connect_error(now, permanent=opener.breaker.failures <= self.settings.connect_retries)
+            opener.connect_error(now, permanent=opener.last_permanent)
             if in_time
             else self._timeout_error(now - began, TimeoutCause.CONNECTING)
         )
@@ -227,8 +228,7 @@ class ConnectionPool(Reporting, Generic[C]):
             self._cut(slot, CloseReason.POOL_CLOSED)
         if not self._ledger.live and not self._ledger.waiters.live:
             self._upkeep.stop()
-            self._opener.unbind()
-            self._opener = Opener(self)
+            self._opener.forgive()
             self._enter_state(PoolState.NEW)
         self._settle()
 
@@ -460,8 +460,7 @@ class ConnectionPool(Reporting, Generic[C]):
                 self._fail_over(slot, error)
                 slot.condemn(CloseReason.FAILOVER)
         self._ledger.note_room(slot)
-        self._plain = self._plain and not slot.needs_reset
-        self._settle(refresh=not slot.needs_reset)
+        self._settle()
 
     def detach(self, conn: C) -> C:
         """Take a borrowed connection out of the pool for good; its place is free, closing it is yours.
@@ -629,13 +628,17 @@ class ConnectionPool(Reporting, Generic[C]):
         hold.slot = slot
         hold.since = now
         hold.number = self._ledger.lent
-        self._peak_busy = max(self._peak_busy, self._ledger.busy)
+        self._note_peak()
         if self.settings.leak_detection_threshold is not None and hold.task is not None:
             frames = hold.task.get_stack(limit=8)
             stack = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames)
             if running_loop() is not None and asyncio.current_task() is hold.task:
                 stack = traceback.extract_stack(limit=12)
             hold.stack = tuple(stack.format())
+
+    def _note_peak(self) -> None:
+        self._fewest_idle = len(self._idle)
+        self._peak_busy = max(self._peak_busy, self._ledger.busy)
 
     def _hand(self, waiter: Waiter, slot: Slot, now: float) -> None:
         """Give `slot` to the one who is next."""
@@ -968,17 +971,19 @@ class ConnectionPool(Reporting, Generic[C]):
             # The loop stood still: what they wait for may be a few turns away. Ask again.
             self._deadlines.set(now + HEDGE_S)
             return
-        for waiter in ledger.waiters.expired(now):
-            self._time_out(waiter, now)
+        expired = ledger.waiters.expired(now)
+        snapshot = self._snapshot() if expired else None
+        for waiter in expired:
+            self._time_out(waiter, now, snapshot)
         due = ledger.waiters.next_deadline
         if due is not None and self._deadlines is not None:
             self._deadlines.set(due)
         self._pump()
         self._settle()
 
-    def _time_out(self, waiter: Waiter, now: float) -> None:
+    def _time_out(self, waiter: Waiter, now: float, snapshot: Snapshot | None = None) -> None:
         waited = now - waiter.queued_at
-        error = self._timeout_error(waited, self._why_waiting())
+        error = self._timeout_error(waited, self._why_waiting(), snapshot)
         self._ledger.timed_out += 1
         self._ledger.settle(waiter, WaiterState.FAILED)
         self._wait_times.record(waited)
@@ -1089,12 +1094,12 @@ class ConnectionPool(Reporting, Generic[C]):
         event = Event(kind, self._sequence, self.name, generation, number, lease, reason, seconds, detail)
         self._outbox.append(event)
 
-    def _settle(self, *, refresh: bool = True) -> None:
+    def _settle(self) -> None:
         """The books are closed: wake who watches, then tell who listens."""
         for watcher in list(self._watchers.values()):
             _resolve(watcher)
-        if refresh:
-            self._refresh_plain()
+        self._fewest_idle = sys.maxsize
+        self._refresh_plain()
         if not self._outbox or self._telling:
             return
         self._telling = True

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millpond._core.slot import SlotState
 from millpond.errors import Holder, PoolTimeout, TimeoutCause
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from millpond._core.opening import Opener
     from millpond._core.tending import Tender
     from millpond._core.upkeep import Upkeep
+
+
+Snapshot: TypeAlias = tuple[PoolStatus, tuple[Holder, ...]]
 
 
 class Reporting:
@@ -47,7 +50,7 @@ class Reporting:
     def status(self) -> PoolStatus:
         """What the pool is doing now."""
         ledger = self._ledger
-        waiting_since = next((waiter.queued_at for waiter in ledger.waiters), None)
+        waiting_since = ledger.waiters.waiting_since()
         breaker = self._opener.breaker
         busy = ledger.busy
         return PoolStatus(
@@ -147,13 +150,20 @@ class Reporting:
             return TimeoutCause.SHARED_LIMIT
         return TimeoutCause.EXHAUSTED
 
-    def _timeout_error(self, waited: float, cause: TimeoutCause) -> PoolTimeout:
+    def _snapshot(self) -> Snapshot:
+        """What a timeout tells; taken once for all that run out at the same instant."""
+        return self.status(), self.holders()[:3]
+
+    def _timeout_error(
+        self, waited: float, cause: TimeoutCause, snapshot: Snapshot | None = None
+    ) -> PoolTimeout:
+        status, holders = snapshot or self._snapshot()
         return PoolTimeout(
             self.name,
             waited=waited,
             cause=cause,
-            status=self.status(),
-            holders=self.holders()[:3],
+            status=status,
+            holders=holders,
             last_error=self._opener.last_error if self._opener.is_failing else None,
             retry_after=1.0,
         )

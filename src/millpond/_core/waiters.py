@@ -122,6 +122,15 @@ class WaitQueue:
         waiter = self.first()
         return None if waiter is None else waiter.queued_at
 
+    def waiting_since(self) -> float | None:
+        """Like `oldest_at`, but only looks: for status, from any thread."""
+        for _ in range(3):
+            try:
+                return next((each.queued_at for each in self._order if each.is_waiting), None)
+            except RuntimeError:  # another thread changed the queue meanwhile
+                continue
+        return None
+
     @property
     def next_deadline(self) -> float | None:
         """The earliest deadline of those who wait."""

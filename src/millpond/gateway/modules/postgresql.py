@@ -99,8 +99,9 @@ class PostgreSQLRows:
 
 
 async def _create(conn: asyncpg.Connection[Any], statement: str) -> None:
-    # Another process may be creating it at this moment, which IF NOT EXISTS does not cover.
-    with suppress(asyncpg.UniqueViolationError, asyncpg.DuplicateTableError):
+    # Another session may be creating it at this moment, which IF NOT EXISTS does not cover: it is told by
+    # the name of the table, of its type or of its sequence, or by an index of the catalog.
+    with suppress(asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
         await conn.execute(statement)
 
 
