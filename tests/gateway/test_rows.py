@@ -1,5 +1,6 @@
 """A request becomes a row, in both databases; what cannot become one is refused without a word about why."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 
 from tests.gateway.backends import Postgres, Sqlite
 from tests.gateway.service import Service, hook
-from tests.gateway.traffic import client_of
+from tests.gateway.traffic import client_of, open_client
 
 ODD_TABLE = 'odd "name" -- x'
 MAPPED = {"order no": "/order/id", 'wh"o': "/user/name", "via": "$path", "at": "$received_at", "all": "$body"}
@@ -38,6 +39,7 @@ def service(backend: Sqlite | Postgres, tmp_path_factory: pytest.TempPathFactory
         to("/missing", "no_such_table"),
         to("/column", "narrow", columns={"no_such_column": "$body"}),
         to("/small", "narrow") | {"max_body_bytes": 20},
+        *(to(f"/first/{table}", f"first_{table}", create_table=True) for table in range(8)),
         {**two, "modules": [*two["modules"], second]},
     ]
     directory = tmp_path_factory.mktemp("service")
@@ -89,6 +91,19 @@ def test_any_json_document_is_a_body(client: httpx2.Client, backend: Sqlite | Po
 
     assert answer.status_code == 201
     assert (body,) in backend.run("SELECT body FROM webhook_events")
+
+
+async def test_many_first_requests_at_once_make_one_table(
+    service: Service, backend: Sqlite | Postgres
+) -> None:
+    """Whoever comes second to create it finds it there; nobody's request fails for that."""
+    async with open_client(64) as client:
+        answers = await asyncio.gather(
+            *(client.post(f"{service.url}/first/{at % 8}", json={"number": at}) for at in range(64))
+        )
+
+    assert {answer.status_code for answer in answers} == {201}
+    assert all(len(backend.numbers(f"first_{table}")) == 8 for table in range(8))
 
 
 def test_columns_take_what_their_pointers_find(client: httpx2.Client, backend: Sqlite | Postgres) -> None:
