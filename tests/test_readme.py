@@ -13,7 +13,11 @@ def test_the_library_example_runs(tmp_path: Path) -> None:
     example = re.search(r"```python\n(import asyncio.*?)```", README.read_text(), re.DOTALL)
     assert example is not None
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", example[1]], cwd=tmp_path, capture_output=True, text=True, timeout=30
+        [sys.executable, "-W", "error", "-c", example[1]],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=30,
     )
 
     assert (done.returncode, done.stderr) == (0, "")
