@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from millpond import CircuitOpen, ConnectFailed, ConnectionPool, PoolSettings, Verdict
+from millpond import CircuitOpen, ConnectFailed, ConnectionPool, EventKind, PoolSettings, Verdict
 from millpond.testing.driver import BackendDown, Fail, Hang, Lose
 from tests.kernel.worlds import SEEDS, World, in_world
 
@@ -16,8 +16,12 @@ def test_the_breaker_opens_and_newcomers_are_told_at_once() -> None:
         world.backend.down()
         with pytest.raises((ConnectFailed, CircuitOpen)):
             await world.pool.acquire(timeout=None)
-        while world.pool.status().breaker != "open":
-            await asyncio.sleep(0.1)
+        opened = asyncio.Event()
+        world.pool.add_listener(
+            lambda event: opened.set() if event.kind is EventKind.BREAKER_CHANGED else None
+        )
+        if world.pool.status().breaker != "open":
+            await opened.wait()
         began = world.now()
         with pytest.raises(CircuitOpen) as caught:
             await world.pool.acquire()

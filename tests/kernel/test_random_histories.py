@@ -18,10 +18,12 @@ BATCH = 50
 def settings_for(rng: random.Random) -> PoolSettings:
     """Any kind of pool."""
     return PoolSettings(
-        min_size=rng.randrange(0, 2), max_size=rng.randrange(1, 5), max_leases_per_connection=rng.choice([1, 1, 3]),
+        min_size=rng.randrange(0, 2), max_size=rng.randrange(1, 5),
+        max_leases_per_connection=rng.choice([1, 1, 3]),
         validate_after_idle=rng.choice([None, 0.0, 0.05]), max_uses=rng.choice([None, 3]),
         max_lifetime=rng.choice([None, 2.0]), idle_timeout=rng.choice([None, 0.5]), retry_delay=0.1,
-        recovery_timeout=5.0, max_waiting=rng.choice([None, None, 3]), failure_threshold=rng.choice([5, 2, None]),
+        recovery_timeout=5.0, max_waiting=rng.choice([None, None, 3]),
+        failure_threshold=rng.choice([5, 2, None]),
         health_check_interval=rng.choice([None, 0.3]), max_idle=rng.choice([None, 2]),
         leak_detection_threshold=rng.choice([None, 1.0]),
     )  # fmt: skip

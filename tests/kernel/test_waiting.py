@@ -33,7 +33,7 @@ def test_first_come_first_served(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_loopers_get_equal_shares(seed: int) -> None:
-    """20 tasks that release and acquire in a loop on 2 connections: none gets more than 1.2 times another's turns."""
+    """20 tasks looping on 2 connections: none gets more than 1.2 times another's turns."""
     turns = [0] * 20
 
     async def story(world: World) -> None:
