@@ -13,20 +13,20 @@ from tests.gateway.service import Service, hook
 from tests.gateway.traffic import Traffic, eventually
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("keep_alive", [True, False])
 async def test_no_request_is_lost_when_the_service_is_told_to_end(
-    backend: Sqlite | Postgres, workplace: Path, number: signal.Signals
+    backend: Sqlite | Postgres, workplace: Path, *, keep_alive: bool
 ) -> None:
     """Every 2xx has its row, every row its 2xx; whoever is not answered was never let in."""
-    table = f"ended_by_{number.name.lower()}"
+    table = f"ended_{keep_alive}".lower()
     hooks = [hook("/events", backend.kind, "events", module={"table": table, "create_table": True})]
     with Service(workplace, {"events": backend.connection()}, hooks) as service:
         traffic = Traffic(f"{service.url}/events")
         traffic.until = lambda: traffic.answers["ConnectError"] > 0
-        flow = asyncio.create_task(traffic.flow(clients=16, requests=20_000))
+        flow = asyncio.create_task(traffic.flow(clients=16, requests=20_000, keep_alive=keep_alive))
         await eventually(lambda: len(traffic.confirmed) >= 1000, "a thousand rows")
         told_at = time.monotonic()
-        service.signal(number)
+        service.signal(signal.SIGTERM)
         status = await asyncio.to_thread(service.wait)
         took = time.monotonic() - told_at
         await flow

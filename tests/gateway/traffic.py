@@ -54,10 +54,10 @@ class Traffic:
         self.answers[word] += 1
         return word
 
-    async def flow(self, *, clients: int, requests: int, timeout: float = 30.0) -> None:
+    async def flow(self, *, clients: int, requests: int, keep_alive: bool = True) -> None:
         """Send `requests` in all from `clients` at once, or until `until` says so."""
         left = iter(range(requests))
-        async with open_client(clients, timeout) as client, asyncio.TaskGroup() as tasks:
+        async with open_client(clients, keep_alive=keep_alive) as client, asyncio.TaskGroup() as tasks:
             for _ in range(clients):
                 tasks.create_task(self._send_some(client, left))
 
@@ -68,10 +68,10 @@ class Traffic:
             await self.send_one(client)
 
 
-def open_client(clients: int = 1, timeout: float = 30.0) -> httpx2.AsyncClient:
+def open_client(clients: int = 1, *, keep_alive: bool = True) -> httpx2.AsyncClient:
     """A client that keeps to itself: no proxies, no environment."""
-    limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients)
-    return httpx2.AsyncClient(limits=limits, timeout=timeout, trust_env=False)
+    limits = httpx2.Limits(max_connections=clients, max_keepalive_connections=clients if keep_alive else 0)
+    return httpx2.AsyncClient(limits=limits, timeout=30.0, trust_env=False)
 
 
 @contextmanager

@@ -12,8 +12,8 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Final, cast
 
 import uvicorn
 from starlette.datastructures import MutableHeaders
@@ -108,13 +108,37 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End as the module's text says."""
-        # Two turns of the loop: one that asks who is waiting in the queue, one that takes them in.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        for server in self.servers:
-            server.close()
+        for listener in sockets or ():
+            await self._take_in_the_last(listener)
         loop = asyncio.get_running_loop()
         deadline = loop.time() + _LINGER
         while self.server_state.connections and not self._is_hurried and loop.time() < deadline:  # noqa: ASYNC110
             await asyncio.sleep(_POLL)
         await super().shutdown(sockets)
+
+    async def _take_in_the_last(self, listener: socket.socket) -> None:
+        """Accept whoever is in the queue, and close at once: nothing may happen in between.
+
+        A connection that the kernel has queued is established for its client,
+        who may have sent a request already; closing the listener would reset it.
+        """
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(listener)
+        # What the loop has accepted becomes a connection in its next turn, if the server is still open.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        late: list[socket.socket] = []
+        with suppress(OSError):  # BlockingIOError: the queue is empty
+            while True:
+                late.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        for connection in late:
+            connection.setblocking(False)
+            with suppress(OSError):  # gone meanwhile
+                await loop.connect_accepted_socket(self._protocol, connection)
+
+    def _protocol(self) -> asyncio.Protocol:
+        """One more connection, as uvicorn makes them for its own listeners."""
+        make = cast("Callable[..., asyncio.Protocol]", self.config.http_protocol_class)
+        return make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
