@@ -36,7 +36,10 @@ async def test_no_request_is_lost_when_the_service_is_told_to_end(
     assert service.complaints() == []
     stored = backend.numbers(table)
     assert sorted(stored) == sorted(traffic.confirmed)
-    assert traffic.answers.keys() <= {"201", "ConnectError"}
+    # A client whose handshake the kernel completes between the last accept and the listener's close is
+    # reset before anybody has read a byte of it: refused, for all that matters, and never stored (above).
+    assert traffic.answers.keys() <= {"201", "ConnectError", "ReadError", "RemoteProtocolError"}
+    assert traffic.answers["ReadError"] + traffic.answers["RemoteProtocolError"] <= 16, "one a client at most"
 
 
 async def test_an_idle_client_does_not_keep_the_service_from_ending(
