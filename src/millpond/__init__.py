@@ -31,13 +31,14 @@ from millpond.settings import UNSET, Change, PoolSettings, Reload
 from millpond.status import BreakerState, PoolCheck, PoolState, PoolStats, PoolStatus
 
 if TYPE_CHECKING:
-    from millpond._create import create_pool
-    from millpond.registry import ConnectionPoolRegistry
+    from millpond._create import create_pool as create_pool
+    from millpond.registry import ConnectionPoolRegistry as ConnectionPoolRegistry
 
 __version__ = "0.1.0"
 
 _LAZY = {"ConnectionPoolRegistry": "millpond.registry", "create_pool": "millpond._create"}
 
+# Not in it: what is imported lazily. `import *` must not need an extra, and would load everything.
 __all__ = [
     "UNSET",
     "Acquire",
@@ -49,7 +50,6 @@ __all__ = [
     "ConfigError",
     "ConnectFailed",
     "ConnectionPool",
-    "ConnectionPoolRegistry",
     "Driver",
     "Event",
     "EventKind",
@@ -73,7 +73,6 @@ __all__ = [
     "Verdict",
     "WrongLoop",
     "__version__",
-    "create_pool",
 ]  # fmt: skip
 
 
@@ -83,3 +82,7 @@ def __getattr__(name: str) -> Any:
 
         return getattr(import_module(_LAZY[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

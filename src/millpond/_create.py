@@ -39,10 +39,15 @@ def create_pool(
         ConfigError: no driver takes such a URL, or the URL is not right.
         InvalidSettings: a setting is out of its range.
         MissingExtra: the driver's client library is not installed.
-        TypeError: an argument is neither a setting nor an option of this driver.
+        TypeError: an argument is neither a setting nor an option of this driver, or of the wrong type.
         ValueError: an option has a value that it cannot have.
     """
     kind = _kind_of(url)
+    if settings is not None and not isinstance(settings, PoolSettings):
+        raise TypeError(
+            f"settings must be PoolSettings, got {type(settings).__name__}; "
+            "single ones go as keywords: max_size=5"
+        )
     changes = {key: value for key, value in more.items() if key in _SETTINGS}
     options = {key: value for key, value in more.items() if key not in _SETTINGS}
     _refuse_unknown(kind, options)

@@ -7,10 +7,12 @@ knows how one backend works. The two know each other through this module only.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 if TYPE_CHECKING:
+    import asyncio
+
     from millpond.settings import PoolSettings
 
 C = TypeVar("C")
@@ -97,6 +99,18 @@ class ForkAware(Protocol):
 
     def filenos(self, conn: Any) -> tuple[int, ...]:
         """The descriptors that `conn` owns in this process; empty when there are none."""
+        ...
+
+
+@runtime_checkable
+class Lingering(Protocol):
+    """A driver whose `terminate()` goes on in tasks of its own, because there is only an async way to end.
+
+    `pool.close()` waits for these, and cancels what takes too long.
+    """
+
+    def endings(self) -> Collection[asyncio.Task[Any]]:
+        """The tasks that are still at it."""
         ...
 
 

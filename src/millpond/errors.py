@@ -24,7 +24,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from millpond.status import PoolStatus
@@ -145,10 +145,21 @@ class PoolError(Exception):
         where = f"pool {pool!r}: " if pool is not None else ""
         super().__init__(f"{where}{message} [{self.code}]")
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Carry the facts across copies and processes; what a constructor takes differs from type to type."""
+        return _restored, (type(self), self.args, self.__dict__.copy())
+
     @property
     def retry_after_seconds(self) -> int | None:
         """`retry_after` as HTTP wants it (RFC 9110, delta-seconds): whole, at least 1, or None."""
         return None if self.retry_after is None else max(1, math.ceil(self.retry_after))
+
+
+def _restored(kind: type[PoolError], args: tuple[Any, ...], facts: dict[str, Any]) -> PoolError:
+    error = kind.__new__(kind, *args)
+    error.args = args
+    error.__dict__.update(facts)
+    return error
 
 
 class InvariantBroken(PoolError):

@@ -17,6 +17,9 @@ from millpond.errors import InvalidSettings
 
 ResetLevel: TypeAlias = Literal["none", "rollback", "full"]
 
+LARGEST: Final = 1e12
+"""No number of a setting reaches this; as seconds it is more than any clock's arithmetic minds."""
+
 
 class Unset(enum.Enum):
     """The type of `UNSET`: an argument that was left out, where None already means something."""
@@ -82,12 +85,62 @@ class Range:
         if isinstance(value, bool) or not isinstance(value, int if self.kind is int else (int, float)):
             return False
         return (
-            math.isfinite(value)
+            abs(value) < LARGEST  # not isfinite(): a whole number may be too large for a float
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
+
+
+def seconds(timeout: object) -> float | None:
+    """A timeout that somebody passed, checked: None for no limit (infinity as well), else a number.
+
+    Raises:
+        InvalidSettings: it is not a number.
+    """
+    if timeout is None or timeout == math.inf:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, (int, float)) or not abs(timeout) < LARGEST:
+        raise invalid("timeout", timeout, "a number of seconds, or None for no limit")
+    return float(timeout)
+
+
+def invalid(name: str, value: object, takes: object) -> InvalidSettings:
+    """The error that says what the setting `name` takes and what it was given."""
+    return InvalidSettings(name, shown(value), must_be(takes, value))
+
+
+def must_be(takes: object, value: object) -> str:
+    """What to say of a refused value: what the field takes, and the common limit where `value` broke that.
+
+    Args:
+        takes: in words, or a `Range`.
+        value: not repeated.
+    """
+    words = f"must be {takes}"
+    return f"{words}; no number may reach {LARGEST:g}" if is_too_large(value) and "<" not in words else words
+
+
+def is_too_large(value: object) -> bool:
+    """True for a number that no field of any kind takes; infinity is none of them."""
+    return isinstance(value, (int, float)) and LARGEST <= abs(value) < math.inf
+
+
+def shown(value: object) -> object:
+    """`value`, or, for a number that is too large, what stands for it in a message: how many digits it has.
+
+    Python refuses to spell out a whole number of some thousand digits.
+    """
+    return _Digits(value) if isinstance(value, int) and is_too_large(value) else value
+
+
+class _Digits:
+    def __init__(self, number: int) -> None:
+        self.count = int(math.log10(abs(number))) + 1
+
+    def __repr__(self) -> str:
+        return f"a number of {self.count} digits"
 
 
 def setting(default: Any, takes: Range, doc: str, *, reload: Reload = Reload.IN_PLACE) -> Any:
@@ -222,7 +275,7 @@ class PoolSettings:
             takes: Range = each.metadata["range"]
             value = getattr(self, each.name)
             if not takes.holds(value):
-                raise InvalidSettings(each.name, value, f"must be {takes}")
+                raise invalid(each.name, value, takes)
         if self.min_size > self.max_size:
             raise InvalidSettings(
                 "min_size",

@@ -86,22 +86,39 @@ class PoolCheck:
 
 
 class Histogram:
-    """Counts of durations in fixed buckets (`BUCKETS`): bounded memory, whatever is recorded."""
+    """Counts of durations in fixed buckets (`BUCKETS`): bounded memory, whatever is recorded.
 
-    __slots__ = ("counts", "total")
+    Attributes:
+        counts: by bucket; the last is for durations above the last bound.
+        total: sum of all durations, seconds.
+        fresh: durations that `fold` will count; whoever appends to it sees to it that it stays short.
+    """
+
+    __slots__ = ("counts", "fresh", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BUCKETS) + 1)
         self.total = 0.0
+        self.fresh: list[float] = []
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
         self.counts[bisect_left(BUCKETS, seconds)] += 1
         self.total += seconds
 
+    def fold(self) -> None:
+        """Count those that were only noted, because noting one costs a third of counting it."""
+        for seconds in self.fresh:
+            self.record(seconds)
+        self.fresh.clear()
+
     def snapshot(self) -> HistogramSnapshot:
-        """What has been counted so far."""
-        return HistogramSnapshot(counts=tuple(self.counts), total=self.total)
+        """What has been recorded so far; changes nothing, for it may be called from another thread."""
+        copy = Histogram()
+        copy.counts, copy.total = self.counts.copy(), self.total
+        copy.fresh = self.fresh.copy()
+        copy.fold()
+        return HistogramSnapshot(counts=tuple(copy.counts), total=copy.total)
 
 
 @dataclass(frozen=True, slots=True)

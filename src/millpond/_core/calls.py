@@ -63,6 +63,11 @@ class Call(Generic[T]):
         self._timer: asyncio.TimerHandle | None = loop.call_at(self._due, self._overdue, context=empty)
 
     @property
+    def was_cancelled_from_outside(self) -> bool:
+        """True when its task was cancelled by neither `abort` nor a timeout: as the end of a loop does."""
+        return self._task.cancelled() and not self.aborted and not self.timed_out
+
+    @property
     def is_running(self) -> bool:
         """True while the driver has not let go; after `on_end`, that is an abandoned call."""
         return not self._task.done()
@@ -72,7 +77,8 @@ class Call(Generic[T]):
         if self.ended or self.aborted:
             return
         self.aborted = True
-        self._cancel_task()
+        if not self.timed_out:  # or it would get its time to end twice
+            self._cancel_task()
 
     def _cancel_task(self) -> None:
         self._task.cancel()
@@ -82,6 +88,8 @@ class Call(Generic[T]):
         self._timer = self._loop.call_at(self._due, self._abandon, context=Context())
 
     def _overdue(self) -> None:
+        if self._task.done():
+            return  # it ended in this very turn; _finished is about to say so
         now = self._loop.time()
         if now - self._due > STALLED_S:
             # The loop stood still: the answer may lie in the socket's buffer. Ask again.
@@ -92,6 +100,8 @@ class Call(Generic[T]):
         self._cancel_task()
 
     def _abandon(self) -> None:
+        if self._task.done():
+            return  # as above
         now = self._loop.time()
         if now - self._due > STALLED_S:
             self._due = now + GRACE_S

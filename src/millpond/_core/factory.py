@@ -5,13 +5,40 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-from collections.abc import Callable, Coroutine
+import types
+from asyncio import _get_running_loop as running_loop
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
+from contextvars import Context
 from typing import Any, Final
 
 from millpond.driver import Verdict
 
 LONGEST_END_S: Final = 2.0
 """Most seconds that an async `close` may take when it has to stand in for `terminate`."""
+
+
+@contextlib.asynccontextmanager
+async def _entered() -> AsyncIterator[None]:
+    yield
+
+
+@contextlib.contextmanager
+def _entered_plainly() -> Iterator[None]:
+    yield
+
+
+# Real connections may well be context managers too; what the decorators make is none.
+_NO_CONNECTIONS: Final = (
+    types.GeneratorType, types.AsyncGeneratorType, type(_entered()), type(_entered_plainly())
+)  # fmt: skip
+
+
+class NotAConnection(TypeError):
+    """A factory gave a generator or a context manager, which would have to be entered first."""
+
+
+def _loop_runs() -> bool:
+    return running_loop() is not None
 
 
 async def _bounded(ending: Coroutine[Any, Any, object]) -> None:
@@ -35,6 +62,15 @@ class FunctionDriver:
         blocking: bool,
         name: str,
     ) -> None:
+        functions: dict[str, object] = {
+            "connect": connect, "close": close, "terminate": terminate, "validate": validate,
+            "reset": reset, "after_lease": after_lease,
+        }  # fmt: skip
+        for what, function in functions.items():
+            if not callable(function) and (function is not None or what == "connect"):
+                raise TypeError(f"{what} must be a function, got {type(function).__name__}")
+        if blocking not in (True, False):
+            raise TypeError(f"blocking must be True or False, got {type(blocking).__name__}")
         self.name = name
         self._connect = connect
         self._close = close
@@ -54,6 +90,15 @@ class FunctionDriver:
 
     async def connect(self) -> Any:
         """Call the factory; a thread that outlives its cancellation has its connection terminated."""
+        conn = await self._connected()
+        if isinstance(conn, _NO_CONNECTIONS):
+            raise NotAConnection(
+                f"{self.name}: connect() gave {type(conn).__name__}: "
+                "a connection is wanted, not something that would yield one"
+            )
+        return conn
+
+    async def _connected(self) -> Any:
         if not self._blocking or inspect.iscoroutinefunction(self._connect):
             return await self._run(self._connect)
         work = asyncio.get_running_loop().run_in_executor(None, self._connect)
@@ -91,19 +136,28 @@ class FunctionDriver:
             function = self._close
         if function is None:
             return
+        if self._blocking and not inspect.iscoroutinefunction(function) and _loop_runs():
+            # It may wait for a dead peer for minutes: the loop must not.
+            self._finish(asyncio.to_thread(function, conn))
+            return
         outcome = function(conn)
         if inspect.iscoroutine(outcome):
             self._finish(outcome)
 
     def _finish(self, ending: Coroutine[Any, Any, object]) -> None:
         """There is only an async way to end it: it goes on in a task that is kept until it is done."""
-        try:
-            task = asyncio.get_running_loop().create_task(_bounded(ending), name=f"millpond {self.name}: end")
-        except RuntimeError:  # no loop runs any more
+        loop = running_loop()
+        if loop is None:
             ending.close()
             return
+        # Not in the borrower's context; nor, under an eager task factory, inside of the bookkeeping.
+        task = asyncio.Task(_bounded(ending), loop=loop, name=f"millpond {self.name}: end", context=Context())
         self._endings.add(task)
         task.add_done_callback(self._endings.discard)
+
+    def endings(self) -> Collection[asyncio.Task[None]]:
+        """The connections that are being ended by an async or blocking `close`."""
+        return tuple(self._endings)
 
     def is_closed(self, conn: Any) -> bool:
         """Nobody knows; False."""
@@ -118,5 +172,5 @@ class FunctionDriver:
         return Verdict.KEEP if self._reset is None else Verdict.RESET
 
     def is_permanent(self, error: BaseException) -> bool:
-        """Nobody knows; False."""
-        return False
+        """A factory that makes no connections never will; of all else nobody knows."""
+        return isinstance(error, NotAConnection)

@@ -73,6 +73,22 @@ class Ledger:
         return len(self.slots) - self.opening - self.closing
 
     @property
+    def has_room(self) -> bool:
+        """True when one more slot would keep to max_size; a shared allowance may still say no."""
+        return len(self.slots) < self.max_size
+
+    @property
+    def is_used_up(self) -> bool:
+        """True when nothing can be lent, opened or made room for: only a return or an end changes that."""
+        return (
+            len(self.slots) >= self.max_size
+            and not self.idle
+            and not self.roomy
+            and not self.doomed_idle
+            and self.allowance is None
+        )
+
+    @property
     def surplus(self) -> int:
         """How many slots are above max_size after a shrink."""
         return max(0, len(self.slots) - self.closing - self.max_size)
@@ -89,11 +105,11 @@ class Ledger:
 
     # -- the door in ----------------------------------------------------------------------------
 
-    def begin_opening(self, now: float) -> Slot | None:
-        """Take a place for a connection to be opened; None when none may be taken."""
-        if len(self.slots) >= self.max_size:
+    def begin_opening(self, now: float, *, urgent: bool) -> Slot | None:
+        """Take a place for a connection to be opened, `urgent` if a borrower waits; None when none may be."""
+        if not self.has_room:
             return None
-        if self.allowance is not None and not self.allowance.try_take(self._member, now):
+        if self.allowance is not None and not self.allowance.try_take(self._member, now, urgent=urgent):
             return None
         self._last_number += 1
         slot = Slot(self._last_number, self.generation)

@@ -16,7 +16,7 @@ from millpond._core.alarm import Alarm
 from millpond._core.backoff import backoff
 from millpond._core.breaker import Breaker
 from millpond._core.calls import Call
-from millpond._core.retirement import reason_to_retire, retire_at
+from millpond._core.retirement import plain_uses, reason_to_retire, retire_at
 from millpond._core.waiters import WaiterState
 from millpond.errors import CircuitOpen, ConnectFailed, PoolError, describe, safe_cause
 from millpond.events import CloseReason, EventKind
@@ -30,6 +30,9 @@ logger = logging.getLogger("millpond")
 
 HEDGE_S: Final = 0.05
 """How long (seconds) a borrower relies on a ping or reset under way before another connection is opened."""
+
+_HOLD_OFF_S: Final = 1.0
+"""How long (seconds) nothing is opened after the pool's own tasks were cancelled from outside."""
 
 
 class Opener:
@@ -49,6 +52,7 @@ class Opener:
         self.connect_times = Histogram()
         self._cause: BaseException | None = None
         self._retry: Alarm | None = None
+        self._not_before = -math.inf
 
     # -- may we? --------------------------------------------------------------------------------
 
@@ -77,45 +81,68 @@ class Opener:
         """Seconds until the next attempt is due, at least a tenth."""
         return max(0.1, self.next_attempt_at - now)
 
+    def hold_off(self, now: float) -> None:
+        """Somebody cancels the pool's own tasks, as the end of a loop does: start nothing for a while."""
+        self._not_before = now + _HOLD_OFF_S
+        if self._retry is not None:
+            self._retry.set(self._not_before)
+
     def permitted(self, now: float) -> int:
         """How many attempts may start at this moment."""
+        if now < self._not_before:
+            return 0
         ledger = self._pool._ledger
         if self.is_failing or self.breaker.is_open or self.breaker.is_half_open:
             return 1 if not ledger.opening and now >= self.next_attempt_at else 0
         return max(0, self._pool.settings.max_connecting - ledger.opening)
 
-    def wanted(self, now: float) -> int:
-        """How many more connections there ought to be under way, limits aside."""
+    def _wanted_by_waiters(self, now: float) -> int:
         pool = self._pool
         ledger = pool._ledger
         waiting = ledger.waiters.live if pool.state is PoolState.OPEN else 0
         waiting -= pool._tender.prospects(now)
-        for_waiters = math.ceil(max(0, waiting) / ledger.leases_per_connection) - ledger.opening
-        for_floor = pool.settings.min_size - ledger.live - ledger.opening
+        return max(0, math.ceil(max(0, waiting) / ledger.leases_per_connection) - ledger.opening)
+
+    def _wanted_anyway(self) -> int:
+        """For `min_size`, and the probe of an open breaker."""
+        ledger = self._pool._ledger
+        for_floor = self._pool.settings.min_size - ledger.live - ledger.opening
         for_breaker = 1 if self.breaker.is_open and not ledger.opening else 0
-        return max(0, for_waiters, for_floor, for_breaker)
+        return max(0, for_floor, for_breaker)
 
     def pump(self, now: float) -> None:
         """Start as many attempts as are wanted and permitted."""
         pool = self._pool
         ledger = pool._ledger
-        wanted = self.wanted(now)
+        urgent = self._wanted_by_waiters(now)
+        wanted = max(urgent, self._wanted_anyway())
         if wanted:
-            count = min(wanted, self.permitted(now))
-            while count > 0:
-                slot = ledger.begin_opening(now)
+            started = 0
+            for _ in range(min(wanted, self.permitted(now))):
+                slot = self._take_place(now, urgent=started < urgent)
                 if slot is None:
-                    pool._make_room()
-                    slot = ledger.begin_opening(now)
-                if slot is None:
-                    return  # an allowance remembers that we want; our own limit needs a return
+                    self._go_without_probe()
+                    break
                 self.start(slot)
-                count -= 1
-                wanted -= 1
-            if wanted and not ledger.opening and self._retry is not None and self.next_attempt_at > now:
+                started += 1
+            left_over = wanted > started and not ledger.opening
+            if left_over and self._retry is not None and self.next_attempt_at > now:
                 self._retry.set(self.next_attempt_at)
-        if ledger.allowance is not None and (not wanted or not self.permitted(now)):
+        if ledger.allowance is not None and not (wanted and self.permitted(now) and ledger.has_room):
             ledger.allowance.no_longer_wants(pool)
+
+    def _go_without_probe(self) -> None:
+        """No place is free for the probe of an open breaker: the next who needs a connection is the probe."""
+        was = self.breaker.state
+        self.breaker.go_without_probe()
+        self._announce(was)
+
+    def _take_place(self, now: float, *, urgent: bool) -> Slot | None:
+        ledger = self._pool._ledger
+        slot = ledger.begin_opening(now, urgent=urgent)
+        while slot is None and self._pool._keeper.make_room():
+            slot = ledger.begin_opening(now, urgent=urgent)
+        return slot
 
     # -- attempts -------------------------------------------------------------------------------
 
@@ -146,7 +173,7 @@ class Opener:
                 await driver.ping(conn)
         except BaseException:
             if id(conn) not in pool._ledger.by_id:
-                pool._terminate(conn)
+                pool._keeper.terminate(conn)
             raise
         return conn
 
@@ -158,24 +185,30 @@ class Opener:
         if error is None:
             error = self._fault_of(conn)
             if error is not None and id(conn) not in ledger.by_id:
-                pool._terminate(conn)
+                pool._keeper.terminate(conn)
         if error is not None:
             ledger.dismiss(slot, CloseReason.BROKEN)
-            if not call.aborted:
+            if call.was_cancelled_from_outside:
+                self.hold_off(now)
+            elif not call.aborted:
                 self.note_failure(error, now)
             pool._pump()
             return
         ledger.admit(slot, conn, now)
         slot.retire_at = retire_at(now, pool.settings, pool._random.random())
+        slot.plain_uses = plain_uses(slot, pool.settings)
         self.connect_times.record(now - call.started_at)
-        pool._tell(EventKind.OPENED, slot=slot, seconds=now - call.started_at)
+        pool._announcer.tell(EventKind.OPENED, slot=slot, seconds=now - call.started_at)
         self._note_success()
-        if pool.state in (PoolState.CLOSING, PoolState.CLOSED):
-            pool._retire(slot, CloseReason.POOL_CLOSED)
+        if pool.state is PoolState.NEW:
+            # On its way when an initialize failed or was cancelled, which leaves nothing behind.
+            pool._keeper.cut(slot, CloseReason.POOL_CLOSED)
+        elif pool.state in (PoolState.CLOSING, PoolState.CLOSED):
+            pool._keeper.retire(slot, CloseReason.POOL_CLOSED)
         elif reason := reason_to_retire(slot, now, ledger.generation, pool.settings):
-            pool._retire(slot, reason)
+            pool._keeper.retire(slot, reason)
         else:
-            pool._offer(slot)
+            pool._keeper.offer(slot)
         pool._pump()
 
     def _fault_of(self, conn: Any) -> BaseException | None:
@@ -184,7 +217,7 @@ class Opener:
             return TypeError(f"{pool.driver.name}: connect() returned None")
         if id(conn) in pool._ledger.by_id:
             return TypeError(f"{pool.driver.name}: connect() returned an object that the pool has already")
-        if pool._gone(conn):
+        if pool._keeper.gone(conn):
             return ConnectionResetError("the connection was closed as soon as it was open")
         return None
 
@@ -198,6 +231,8 @@ class Opener:
     def proof_of_life(self) -> None:
         """A ping or a clean lease succeeded."""
         was = self.breaker.state
+        if not self._pool._ledger.has_room:
+            self.breaker.go_without_probe()
         self.breaker.proof_of_life()
         self._announce(was)
 
@@ -220,7 +255,7 @@ class Opener:
             most_s=settings.recovery_timeout,
             draw=pool._random.random(),
         )
-        pool._tell(EventKind.OPEN_FAILED, detail=self.last_error)
+        pool._announcer.tell(EventKind.OPEN_FAILED, detail=self.last_error)
         self._announce(was)
         if not pool._ledger.live:
             if permanent:
@@ -283,4 +318,4 @@ class Opener:
         state = self.breaker.state
         if state is not was:
             logger.info("%s: circuit breaker %s", self._pool.name, state.value)
-            self._pool._tell(EventKind.BREAKER_CHANGED, reason=state.value)
+            self._pool._announcer.tell(EventKind.BREAKER_CHANGED, reason=state.value)

@@ -11,6 +11,8 @@ from millpond.settings import PoolSettings
 from millpond.status import Histogram, HistogramSnapshot, PoolState, PoolStats, PoolStatus
 
 if TYPE_CHECKING:
+    from millpond._core.announcing import Announcer
+    from millpond._core.keeping import Keeper
     from millpond._core.ledger import Ledger
     from millpond._core.opening import Opener
     from millpond._core.tending import Tender
@@ -26,6 +28,8 @@ class Reporting:
     name: str
     settings: PoolSettings
     state: PoolState
+    _announcer: Announcer
+    _keeper: Keeper
     _ledger: Ledger
     _opener: Opener
     _tender: Tender
@@ -35,9 +39,7 @@ class Reporting:
     _hold_times: Histogram
     _wait_times: Histogram
     _peak_busy: int
-    _discarded: int
     _abandoned: int
-    _listener_errors: int
 
     def __repr__(self) -> str:
         ledger = self._ledger
@@ -102,10 +104,10 @@ class Reporting:
             reset_failures=self._tender.reset_failures,
             pings=self._tender.pings,
             ping_failures=self._tender.ping_failures,
-            discarded=self._discarded,
+            discarded=self._keeper.discarded,
             leaked=self._upkeep.leaked,
             peak_busy=max(self._peak_busy, ledger.busy),
-            listener_errors=self._listener_errors,
+            listener_errors=self._announcer.listener_errors,
             wait_seconds=HistogramSnapshot(counts=counts, total=waits.total),
             hold_seconds=self._hold_times.snapshot(),
             connect_seconds=self._opener.connect_times.snapshot(),
@@ -120,7 +122,7 @@ class Reporting:
                 lease=hold.number,
                 age=max(0.0, now - hold.since),
                 task="no task" if hold.task is None else f"task {hold.task.get_name()}",
-                stack=hold.stack,
+                stack=self._upkeep.stack_of(hold),
             )
             for slot in list(self._ledger.slots.values())
             if slot.state is SlotState.BUSY

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import TYPE_CHECKING
 
 from millpond.events import CloseReason
@@ -46,6 +47,13 @@ def reason_to_retire(slot: Slot, now: float, generation: int, settings: PoolSett
     if now >= slot.retire_at:
         return CloseReason.LIFETIME
     return None
+
+
+def plain_uses(slot: Slot, settings: PoolSettings) -> int:
+    """Below so many uses a returned connection may go back to the shelf without a further question."""
+    if slot.needs_reset:
+        return 0
+    return sys.maxsize if settings.max_uses is None else settings.max_uses
 
 
 def idle_deadline(slot: Slot, settings: PoolSettings) -> float:

@@ -36,6 +36,13 @@ LEGAL: Final[Mapping[SlotState, frozenset[SlotState]]] = {
 # OPENING -> CLOSING is a connection that nobody wants any more when it arrives.
 
 
+UNFIT: Final = frozenset({
+    CloseReason.BROKEN, CloseReason.SPOILED, CloseReason.DISCARDED, CloseReason.REPORTED,
+    CloseReason.PING_FAILED, CloseReason.RESET_FAILED, CloseReason.FAILOVER,
+})  # fmt: skip
+"""For these reasons a connection is cut; for all others it is closed politely."""
+
+
 class Slot:
     """One place: from the start of a connect until its connection is gone.
 
@@ -49,12 +56,13 @@ class Slot:
         retire_at: from then on it is not lent again; minus infinity once it is doomed.
         fresh_until: until then, and while parked, it may be lent without a ping.
         doom: why it must go when its leases have ended, or None.
-        needs_reset: a lease of a shared connection left something behind.
+        needs_reset: a lease left something behind; set by `soil`.
+        plain_uses: below so many uses the short way back to the shelf is open.
     """
 
     __slots__ = (
         "conn", "doom", "fresh_until", "generation", "idle_since", "leases", "needs_reset", "number",
-        "opened_at", "proved_at", "retire_at", "state", "uses",
+        "opened_at", "plain_uses", "proved_at", "retire_at", "state", "uses",
     )  # fmt: skip
 
     def __init__(self, number: int, generation: int) -> None:
@@ -71,6 +79,7 @@ class Slot:
         self.fresh_until = math.inf
         self.doom: CloseReason | None = None
         self.needs_reset = False
+        self.plain_uses = 0
 
     def __repr__(self) -> str:
         leases = len(self.leases)
@@ -87,7 +96,17 @@ class Slot:
         self.state = state
 
     def condemn(self, reason: CloseReason) -> None:
-        """Make sure that it is never lent again; the first reason stays."""
-        if self.doom is None:
+        """Make sure that it is never lent again; the first reason stays, unless the new one is graver."""
+        if self.doom is None or (reason in UNFIT and self.doom not in UNFIT):
             self.doom = reason
         self.retire_at = self.fresh_until = -math.inf
+
+    @property
+    def is_spoiled(self) -> bool:
+        """True when a lease has left it as it must not be lent again: unfit, or to be cleaned first."""
+        return self.needs_reset or self.doom in UNFIT
+
+    def soil(self) -> None:
+        """Make sure that it is cleaned before the next lease."""
+        self.needs_reset = True
+        self.plain_uses = 0

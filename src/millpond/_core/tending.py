@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from millpond._core.calls import Call
 from millpond._core.opening import HEDGE_S
-from millpond._core.retirement import ping_due_at, reason_to_retire
+from millpond._core.retirement import ping_due_at, plain_uses, reason_to_retire
 from millpond._core.slot import Slot, SlotState
 from millpond.events import CloseReason, EventKind
 from millpond.status import PoolState
@@ -41,6 +41,7 @@ class Tender:
         """Clean a connection whose lease has ended."""
         pool = self._pool
         slot.needs_reset = False
+        slot.plain_uses = plain_uses(slot, pool.settings)
         slot.idle_since = pool._now()
         pool._ledger.move(slot, SlotState.TENDING)
         self.resets += 1
@@ -65,6 +66,8 @@ class Tender:
         is_ping = call.verb == "ping"
         if is_ping:
             self.pinging -= 1
+        if call.was_cancelled_from_outside:
+            pool._opener.hold_off(now)
         if slot.state is not SlotState.TENDING:
             return  # cut meanwhile
         if error is not None or call.timed_out:
@@ -72,14 +75,18 @@ class Tender:
                 self.ping_failures += 1
             else:
                 self.reset_failures += 1
-            pool._discard(slot, CloseReason.PING_FAILED if is_ping else CloseReason.RESET_FAILED, error)
+            pool._keeper.discard(
+                slot, CloseReason.PING_FAILED if is_ping else CloseReason.RESET_FAILED, error
+            )
         else:
             if not is_ping:
-                pool._tell(EventKind.RESET, slot=slot)
+                pool._announcer.tell(EventKind.RESET, slot=slot)
             slot.proved_at = now
             pool._opener.proof_of_life()
-            pool._offer(slot, keep_place=True)
+            pool._keeper.offer(slot, keep_place=True)
         pool._pump()
+        if is_ping:
+            pool._upkeep.plan()  # it may have stood in the way of the next
 
     def close(self, slot: Slot, reason: CloseReason) -> None:
         """Close politely; the place stays taken until that is done."""
@@ -98,9 +105,10 @@ class Tender:
         self._closings.pop(slot.number, None)
         if slot.state is not SlotState.CLOSING:
             return
-        if error is not None or call.timed_out:
-            pool._terminate(slot.conn)
-        pool._dismiss(slot, reason)
+        # One that was told to stop may have finished all the same: then there is nothing left to cut.
+        if error is not None or (call.timed_out and not pool._keeper.gone(slot.conn)):
+            pool._keeper.terminate(slot.conn)
+        pool._keeper.dismiss(slot, reason)
         pool._pump()
 
     def abort_tending(self) -> None:
@@ -109,7 +117,7 @@ class Tender:
         for slot in pool._slots():
             if slot.state is SlotState.TENDING:
                 call = self._under_way.pop(slot.number, None)
-                pool._cut(slot, CloseReason.POOL_CLOSED)
+                pool._keeper.cut(slot, CloseReason.POOL_CLOSED)
                 if call is not None:
                     call.abort()
 
@@ -118,13 +126,18 @@ class Tender:
         for call in list(self._closings.values()):
             call.abort()
 
+    @property
+    def may_sweep(self) -> bool:
+        """True while the sweep may begin a ping."""
+        pool = self._pool
+        is_lending = pool.state in (PoolState.OPEN, PoolState.PAUSED)
+        return is_lending and self.pinging < pool.settings.max_connecting
+
     def sweep(self, now: float) -> None:
         """Ping idle connections that were neither used nor pinged for health_check_interval."""
         pool = self._pool
-        if pool.state not in (PoolState.OPEN, PoolState.PAUSED):
-            return
         for slot in list(pool._idle):
-            if self.pinging >= pool.settings.max_connecting:
+            if not self.may_sweep:
                 return
             if ping_due_at(slot, pool.settings) <= now and not reason_to_retire(
                 slot, now, pool._ledger.generation, pool.settings

@@ -5,9 +5,11 @@ from __future__ import annotations
 import enum
 import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
+
+from millpond.errors import InvariantBroken
 
 if TYPE_CHECKING:
     import asyncio
@@ -27,14 +29,24 @@ class WaiterState(enum.Enum):
     LEFT = "left"  # cancelled, or its coroutine was closed
 
 
+LEGAL: Final[Mapping[WaiterState, frozenset[WaiterState]]] = {
+    WaiterState.WAITING: frozenset({WaiterState.SERVED, WaiterState.FAILED, WaiterState.LEFT}),
+    WaiterState.SERVED: frozenset(),
+    WaiterState.FAILED: frozenset(),
+    WaiterState.LEFT: frozenset(),
+}
+# Who is served and finds the connection dead asks again as a new waiter, in the old place.
+
+
 class Waiter:
     """One acquire that has to wait its turn.
 
     The future is resolved with None (the hold has a slot) or with the error to
     raise: an exception set on a future nobody awaits any more would be logged.
+    `place` is its rank in the queue; who has to ask again brings the one it had.
     """
 
-    __slots__ = ("deadline", "future", "hold", "queued_at", "state")
+    __slots__ = ("deadline", "future", "hold", "place", "queued_at", "state")
 
     def __init__(
         self,
@@ -42,12 +54,19 @@ class Waiter:
         future: asyncio.Future[BaseException | None],
         queued_at: float,
         deadline: float | None,
+        place: int | None = None,
     ) -> None:
         self.hold = hold
+        self.place = place
         self.future = future
         self.queued_at = queued_at
         self.deadline = deadline
         self.state = WaiterState.WAITING
+
+    def __lt__(self, other: Waiter) -> bool:
+        """Earlier deadline, then earlier place: for the heap of those who have one."""
+        mine, theirs = self.deadline or 0.0, other.deadline or 0.0
+        return mine < theirs or (mine == theirs and (self.place or 0) < (other.place or 0))
 
     @property
     def is_waiting(self) -> bool:
@@ -62,13 +81,14 @@ class WaitQueue:
     the front, or when the dead outnumber the living.
     """
 
-    __slots__ = ("_deadlines", "_order", "_ticket", "left", "live")
+    __slots__ = ("_before", "_deadlines", "_order", "_ticket", "left", "live")
 
     def __init__(self) -> None:
-        # Invariant: live == number of waiters in _order whose state is WAITING.
+        # Invariants: live == number of waiters in _order whose state is WAITING; their places go up.
         self._order: deque[Waiter] = deque()
-        self._deadlines: list[tuple[float, int, Waiter]] = []
+        self._deadlines: list[Waiter] = []  # a heap, of those who have one
         self._ticket = count()
+        self._before = count(-1, -1)
         self.live = 0
         self.left = 0  # how many were settled as LEFT, ever
 
@@ -79,17 +99,30 @@ class WaitQueue:
         return (waiter for waiter in tuple(self._order) if waiter.state is WaiterState.WAITING)
 
     def join(self, waiter: Waiter, *, first: bool = False) -> None:
-        """Add `waiter` at the back, or at the front when it held that place before."""
+        """Add `waiter` at the back, in the place that it had before, or in front of everybody."""
         if first:
+            waiter.place = next(self._before)
             self._order.appendleft(waiter)
-        else:
+        elif waiter.place is None:
+            waiter.place = next(self._ticket)
             self._order.append(waiter)
+        else:
+            self._order.insert(self._rank(waiter.place), waiter)
         if waiter.deadline is not None:
-            heapq.heappush(self._deadlines, (waiter.deadline, next(self._ticket), waiter))
+            heapq.heappush(self._deadlines, waiter)
         self.live += 1
+
+    def _rank(self, place: int) -> int:
+        """How many stand before `place`; those who come back to theirs stand near the front."""
+        for rank, other in enumerate(self._order):
+            if other.place is not None and other.place > place:
+                return rank
+        return len(self._order)
 
     def settle(self, waiter: Waiter, state: WaiterState) -> None:
         """Take `waiter` out of the queue, with what became of it."""
+        if waiter.state is not WaiterState.WAITING:
+            raise InvariantBroken(f"waiter {waiter.state.value} -> {state.value}")
         waiter.state = state
         self.live -= 1
         if state is WaiterState.LEFT:
@@ -97,8 +130,11 @@ class WaitQueue:
         if len(self._order) - self.live > max(_COMPACT_ABOVE, self.live):
             self._order = deque(w for w in self._order if w.state is WaiterState.WAITING)
         if len(self._deadlines) - self.live > max(_COMPACT_ABOVE, self.live):
-            self._deadlines = [entry for entry in self._deadlines if entry[2].state is WaiterState.WAITING]
-            heapq.heapify(self._deadlines)
+            self._forget_deadlines()
+
+    def _forget_deadlines(self) -> None:
+        self._deadlines = [each for each in self._deadlines if each.state is WaiterState.WAITING]
+        heapq.heapify(self._deadlines)
 
     def first(self) -> Waiter | None:
         """The one who is next; the only place that chooses.
@@ -115,6 +151,28 @@ class WaitQueue:
             if waiter.state is WaiterState.WAITING:
                 self.settle(waiter, WaiterState.LEFT)
         return None
+
+    def take(self) -> Waiter | None:
+        """The one who is next, served: out of the queue. What `first` and `settle` do, at once."""
+        waiter = self.first()
+        if waiter is not None:
+            self._order.popleft()
+            waiter.state = WaiterState.SERVED
+            self.live -= 1
+            if len(self._deadlines) > _COMPACT_ABOVE + 2 * self.live:
+                self._forget_deadlines()
+        return waiter
+
+    def let_go(self) -> list[Waiter]:
+        """Those who wait, in their order: from now on they and their deadlines are another queue's."""
+        for waiter in self:
+            if not waiter.is_waiting:
+                self.settle(waiter, WaiterState.LEFT)
+        moving = list(self)
+        self._order.clear()
+        self._deadlines.clear()
+        self.live = 0
+        return moving
 
     @property
     def oldest_at(self) -> float | None:
@@ -135,15 +193,15 @@ class WaitQueue:
     def next_deadline(self) -> float | None:
         """The earliest deadline of those who wait."""
         deadlines = self._deadlines
-        while deadlines and deadlines[0][2].state is not WaiterState.WAITING:
+        while deadlines and deadlines[0].state is not WaiterState.WAITING:
             heapq.heappop(deadlines)
-        return deadlines[0][0] if deadlines else None
+        return deadlines[0].deadline if deadlines else None
 
     def expired(self, now: float) -> list[Waiter]:
         """Those whose deadline has come, earliest first; they are still in the queue."""
         late: list[Waiter] = []
         while (due := self.next_deadline) is not None and due <= now:
-            waiter = heapq.heappop(self._deadlines)[2]
+            waiter = heapq.heappop(self._deadlines)
             if waiter.is_waiting:
                 late.append(waiter)
         return late

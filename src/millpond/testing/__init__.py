@@ -1,6 +1,6 @@
-"""For tests of pools and of programs that use them: virtual time and a scripted backend.
+"""For tests of pools and of programs that use them: virtual time, a scripted backend, an auditor.
 
-Nothing in the package imports this; it imports the package's vocabulary only.
+Nothing in the package imports this.
 
     >>> import asyncio
     >>> backend = ScriptedBackend(latency=0.01)
@@ -29,6 +29,7 @@ Nothing in the package imports this; it imports the package's vocabulary only.
 
 from __future__ import annotations
 
+from millpond.testing.audit import AuditFailure, Auditor
 from millpond.testing.driver import (
     HANG_FOR_EVER,
     AccessDenied,
@@ -81,6 +82,8 @@ __all__ = [
     "AccessDenied",
     "Answer",
     "Attempt",
+    "AuditFailure",
+    "Auditor",
     "BackendDown",
     "BackendError",
     "Behaviour",

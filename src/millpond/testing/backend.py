@@ -103,6 +103,7 @@ class ScriptedBackend:
         peak_live: most connections open at the server at once.
         attempts: the latest attempts to connect.
         faults: what was done wrong, in order.
+        failovers: the connections of which `after_lease` said DISCARD_ALL, in order.
         ignored: kinds of faults that are not recorded.
         log: what happened, one line each, the latest.
         unread_verdict: what `after_lease` says of a connection with an unread answer.
@@ -140,6 +141,7 @@ class ScriptedBackend:
         self.opened = self.closed = self.terminated = self.peak_live = 0
         self.attempts: deque[Attempt] = deque(maxlen=remember)
         self.faults: list[Fault] = []
+        self.failovers: list[ScriptedConnection] = []
         self.ignored: set[FaultKind] = set()
         self.log: deque[str] = deque(maxlen=remember)
         self.unread_verdict = Verdict.DISCARD
@@ -240,6 +242,11 @@ class ScriptedBackend:
     def held(self) -> list[ScriptedConnection]:
         """The connections that this side has neither closed nor terminated, oldest first: dead ones too."""
         return list(self._held.values())
+
+    @property
+    def held_count(self) -> int:
+        """How many connections this side has neither closed nor terminated."""
+        return len(self._held)
 
     @property
     def connecting(self) -> int:

@@ -143,7 +143,9 @@ class ScriptedDriver:
         if conn.ending is Ending.CLOSED or conn.tending is Verb.CLOSE:
             self._blame(FaultKind.CLOSED_TWICE, conn, "close() again")
             return
-        if conn.condemned or conn.is_closed:
+        # One that dies between the decision to close it and this call is nobody's fault.
+        gone_at = conn.gone_at
+        if conn.condemned or (gone_at is not None and gone_at < self.backend.now()):
             why = "against the driver's verdict" if conn.condemned else "though known to be dead"
             self._blame(FaultKind.POLITE_TO_BROKEN, conn, f"closed politely {why}")
         await self._tend(Verb.CLOSE, conn)
@@ -172,8 +174,11 @@ class ScriptedDriver:
             verdict = self.backend.after_lease_script.popleft()
         elif self.backend.after_leases is not None:
             verdict = self.backend.after_leases(conn, error, verdict)
+        conn.judged_by = id(error)
         conn.condemned = conn.condemned or verdict in (Verdict.DISCARD, Verdict.DISCARD_ALL)
         conn.needs_reset = conn.needs_reset or verdict is Verdict.RESET
+        if verdict is Verdict.DISCARD_ALL:
+            self.backend.failovers.append(conn)
         return verdict
 
     def is_permanent(self, error: BaseException) -> bool:

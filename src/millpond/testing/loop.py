@@ -148,7 +148,7 @@ def _how_to_repeat(loop: SimulatedLoop) -> str:
 
 def _end(loop: SimulatedLoop) -> None:
     """Cancel what is left and let it end; what refuses to is dropped without a word."""
-    loop.after_step = None
+    loop.after_step = loop.at_rest = None
     loop.forget_steps()
     loop.max_steps, loop.max_time = loop.steps + _STEPS_TO_END, None
     while left := loop.pending_tasks():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import inspect
 import itertools
 import logging
 import math
@@ -43,6 +44,7 @@ RESOLUTION: Final = 1e-9
 """Timers at most this far apart, seconds, fall due together: below it, floats only differ by rounding."""
 
 _LEAST_HEAP_TO_PRUNE: Final = 64
+_MAKES_COROUTINES: Final = inspect.CO_COROUTINE | inspect.CO_ITERABLE_COROUTINE
 
 ExceptionHandler: TypeAlias = Callable[[asyncio.AbstractEventLoop, dict[str, Any]], object]
 
@@ -88,6 +90,9 @@ class SimulatedLoop(NoRealWorld):
     Attributes:
         steps: callbacks run so far.
         after_step: called without arguments after every callback; what it raises ends the run.
+        at_rest: called without arguments whenever nothing more can happen at this instant,
+            before time passes; it may look but schedule nothing. What it raises ends the run.
+        stalled_until: what the clock showed when the last `stall` ended; minus infinity: none yet.
         errors: what `call_exception_handler` was called with, unless a handler was set.
         trail: the last steps: number, time in seconds, task or function.
         random: a generator of its own for the world around the program; seeded with `seed`.
@@ -110,6 +115,8 @@ class SimulatedLoop(NoRealWorld):
         self.max_time = max_time
         self.steps = 0
         self.after_step: Callable[[], object] | None = None
+        self.at_rest: Callable[[], object] | None = None
+        self.stalled_until = -math.inf
         self.errors: list[dict[str, Any]] = []
         self.trail: deque[tuple[int, float, str]] = deque(maxlen=trail)
         self._now = start
@@ -141,6 +148,7 @@ class SimulatedLoop(NoRealWorld):
         if not (0 <= seconds < math.inf):
             raise ValueError(f"stall takes a finite number of seconds >= 0, got {seconds}")
         self._now += seconds
+        self.stalled_until = self._now
 
     def at_step(self, step: int, call: Callable[[], object]) -> None:
         """Call `call` right before callback number `step` (from 1) runs; what it raises ends the run.
@@ -378,6 +386,8 @@ class SimulatedLoop(NoRealWorld):
         while self._timers and self._timers[0][2].cancelled():
             self._forget_first_timer()
         when = self._timers[0][0] if self._timers else math.inf
+        if self.at_rest is not None and when > self._now + RESOLUTION:
+            self.at_rest()
         if when == math.inf:
             raise Deadlock(
                 f"nothing is ready and no timer is set at {self._now:g} s, so nothing can ever happen."
@@ -510,7 +520,7 @@ class SimulatedLoop(NoRealWorld):
                 method,
                 "another thread called, and its timing cannot be replayed; stay in the loop's own thread",
             )
-        if asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback):
+        if _is_coroutine(callback):
             raise TypeError(f"{method} takes a function, not a coroutine: use create_task")
         if not callable(callback):
             raise TypeError(f"{method} takes a function, got {callback!r}")
@@ -524,6 +534,14 @@ class SimulatedLoop(NoRealWorld):
             raise RuntimeError("the simulated loop runs already")
         if asyncio._get_running_loop() is not None:
             raise RuntimeError("another event loop runs in this thread")
+
+
+def _is_coroutine(callback: object) -> bool:
+    """A coroutine, or a function that makes one; of what has code, the code tells."""
+    code = getattr(callback, "__code__", None)
+    if code is not None:
+        return bool(code.co_flags & _MAKES_COROUTINES)
+    return asyncio.iscoroutine(callback) or asyncio.iscoroutinefunction(callback)
 
 
 def _due(entry: tuple[float, int, asyncio.TimerHandle]) -> tuple[float, int]:

@@ -1,0 +1,126 @@
+"""Who is told what happened: those who watch for a condition, and listeners; once the books are closed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextvars import Context
+from typing import TYPE_CHECKING, Any
+
+from millpond._core.alarm import STALLED_S
+from millpond._core.opening import HEDGE_S
+from millpond.events import CloseReason, Event, EventKind, Listener
+
+if TYPE_CHECKING:
+    from millpond._core.pool import ConnectionPool
+    from millpond._core.slot import Slot
+
+logger = logging.getLogger("millpond")
+
+
+class Announcer:
+    """This tells the watchers and listeners of one pool."""
+
+    def __init__(self, pool: ConnectionPool[Any]) -> None:
+        self._pool = pool
+        self.listener_errors = 0
+        self._listeners: tuple[Listener, ...] = ()
+        self._watchers: dict[int, asyncio.Future[None]] = {}
+        self._outbox: deque[Event] = deque()
+        self._sequence = 0
+        self._telling = False
+
+    def reborn(self) -> Announcer:
+        """What the pool has in the child of a fork: the same listeners, nobody who watches."""
+        child = Announcer(self._pool)
+        child._listeners = self._listeners
+        child._sequence = self._sequence
+        return child
+
+    @property
+    def is_needed(self) -> bool:
+        """True while somebody listens or watches: then no lease may pass unannounced."""
+        return bool(self._listeners or self._watchers)
+
+    def add(self, listener: Listener) -> Callable[[], None]:
+        """Call `listener` with every event from now on; returns a function that ends this."""
+        self._listeners = (*self._listeners, listener)
+        self._pool._refresh_plain()
+
+        def remove() -> None:
+            self._listeners = tuple(each for each in self._listeners if each is not listener)
+            self._pool._refresh_plain()
+
+        return remove
+
+    async def until(self, holds: Callable[[], bool], deadline: float | None) -> bool:
+        """Wait until `holds()`, asked after every change; False when the deadline came first."""
+        pool = self._pool
+        assert pool._loop is not None  # noqa: S101 - callers have entered
+        while not holds():
+            now = pool._now()
+            if deadline is not None and now - deadline > STALLED_S:
+                # The loop stood still: what this waits for may be a few turns away. Ask again.
+                deadline = now + HEDGE_S
+            elif deadline is not None and now >= deadline:
+                return False
+            changed: asyncio.Future[None] = pool._loop.create_future()
+            self._watchers[id(changed)] = changed
+            pool._refresh_plain()
+            timer = (
+                None
+                if deadline is None
+                else pool._loop.call_at(deadline, _resolve, changed, context=Context())
+            )
+            try:
+                await changed
+            finally:
+                self._watchers.pop(id(changed), None)
+                if timer is not None:
+                    timer.cancel()
+                pool._refresh_plain()
+        return True
+
+    def tell(
+        self, kind: EventKind, *, slot: Slot | None = None, lease: int = 0,
+        reason: CloseReason | str | None = None, seconds: float = 0.0, detail: str = "",
+    ) -> None:  # fmt: skip
+        """Note an event, to be told by `settle`; without listeners there is none."""
+        pool = self._pool
+        if not self._listeners:
+            return
+        self._sequence += 1
+        number = 0 if slot is None else slot.number
+        generation = pool._ledger.generation
+        event = Event(kind, self._sequence, pool.name, generation, number, lease, reason, seconds, detail)
+        self._outbox.append(event)
+
+    def settle(self) -> None:
+        """The books are closed: wake who watches, then tell who listens."""
+        pool = self._pool
+        for watcher in list(self._watchers.values()):
+            _resolve(watcher)
+        pool._fewest_idle = sys.maxsize
+        pool._refresh_plain()
+        if not self._outbox or self._telling:
+            return
+        self._telling = True
+        try:
+            while self._outbox:
+                event = self._outbox.popleft()
+                for listener in self._listeners:
+                    try:
+                        listener(event)
+                    except Exception:
+                        self.listener_errors += 1
+                        logger.exception("%s: a listener raised on %s", pool.name, event.kind.value)
+        finally:
+            self._telling = False
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

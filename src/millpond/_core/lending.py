@@ -1,0 +1,276 @@
+"""Leases: how one begins, at once or in its turn, and what becomes of the connection when it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from millpond._core.lease import ASKING, NOTED
+from millpond._core.retirement import reason_to_retire
+from millpond._core.slot import Slot, SlotState
+from millpond._core.waiters import Waiter, WaiterState
+from millpond._core.whereabouts import here, task_of
+from millpond.driver import Verdict
+from millpond.errors import ReleaseError, describe
+from millpond.events import CloseReason, EventKind
+from millpond.settings import UNSET, seconds
+from millpond.status import PoolState
+
+if TYPE_CHECKING:
+    from millpond._core.lease import Hold
+    from millpond._core.pool import ConnectionPool
+
+C = TypeVar("C")
+logger = logging.getLogger("millpond")
+
+
+class Lender:
+    """This begins and ends the leases of one pool."""
+
+    def __init__(self, pool: ConnectionPool[Any]) -> None:
+        self._pool = pool
+
+    async def acquire(self, hold: Hold[C]) -> C:
+        """The way of an acquire that is not served in passing; small, for it lives as long as the wait."""
+        waiter = self._ask(hold)
+        while waiter is not None:
+            try:
+                error = await waiter.future
+            except BaseException:
+                hold.pool._waiting.forsake(waiter)
+                raise
+            if error is not None:
+                raise error
+            waiter = hold.pool._lender._ask_again(hold, waiter)
+        assert hold.slot is not None  # noqa: S101 - it was given one, or an error was raised
+        return cast("C", hold.slot.conn)
+
+    def _ask(self, hold: Hold[Any]) -> Waiter | None:
+        """Lend at once (None), or queue."""
+        pool = self._pool
+        task = task_of(pool._loop) if here() == pool._home else None
+        if task is None:  # the mark alone does not tell a loop that ended from the one that runs here now
+            pool._enter()
+            task = asyncio.current_task()
+        self._refuse_misuse(hold)
+        timeout = hold.timeout
+        timeout = pool.settings.acquire_timeout if timeout is UNSET else seconds(timeout)
+        hold.slot = ASKING
+        hold.task = task
+        now = pool._now()
+        if (
+            pool.state is PoolState.OPEN
+            and pool._ledger.waiters.first() is None
+            and (slot := self.find(now)) is not None
+        ):
+            self._begin_lease(slot, hold, now)
+            pool._announcer.tell(EventKind.LENT, slot=slot, lease=hold.number)
+            if pool._ledger.live < pool.settings.min_size:
+                pool._pump()  # dead ones may have been met on the way
+            pool._announcer.settle()
+            return None
+        return pool._waiting.join(hold, now, None if timeout is None else now + timeout)
+
+    def _ask_again(self, hold: Hold[Any], waiter: Waiter) -> Waiter | None:
+        """Queue anew when what it was given was lost before the borrower ran: one request, in its old place.
+
+        It may have died, or been spoiled by one of those who share it.
+        """
+        slot = hold.slot
+        is_kept = slot is not None and slot.state is SlotState.BUSY and not slot.is_spoiled
+        if slot is not None and is_kept and not self._pool._keeper.gone(slot.conn):
+            return None
+        self.take_back(hold)
+        self._pool._ledger.queued -= 1
+        return self._pool._waiting.join(hold, waiter.queued_at, waiter.deadline, place=waiter.place)
+
+    def _refuse_misuse(self, hold: Hold[Any]) -> None:
+        if hold.slot is not None:
+            why = "what acquire() returned is used once; call acquire() again"
+        elif hold.explicit and self._pool.settings.max_leases_per_connection > 1:
+            why = "a shared pool cannot tell leases apart by connection: use `async with` or lease()"
+        else:
+            return
+        raise ReleaseError(self._pool.name, why=why)
+
+    def take_back(self, hold: Hold[Any]) -> None:
+        """Undo a hand-over that its borrower never saw; the connection was not used."""
+        pool = self._pool
+        slot = hold.slot
+        hold.slot = ASKING
+        if slot is None or slot is ASKING:
+            return
+        ledger = pool._ledger
+        ledger.unlent += 1
+        ledger.end_lease(slot, hold)
+        pool._upkeep.forget(hold)
+        slot.uses -= 1
+        pool._announcer.tell(EventKind.RETURNED, slot=slot, lease=hold.number)
+        if slot.state is SlotState.GONE:
+            ledger.forget_object(slot)
+        elif pool._keeper.gone(slot.conn):
+            pool._keeper.discard(slot, CloseReason.BROKEN, None)
+        elif slot.leases:
+            ledger.note_room(slot)
+        elif reason := pool._keeper.reason_to_go(slot, pool._now()):
+            pool._keeper.retire(slot, reason)
+        elif slot.needs_reset:
+            pool._tender.reset(slot)
+        else:
+            pool._keeper.offer(slot)
+
+    def find(self, now: float) -> Slot | None:
+        """A connection that may be lent at this moment; unfit ones met on the way are sent off."""
+        pool = self._pool
+        idle = pool._idle
+        for index in range(len(idle) - 1, -1, -1):
+            if index >= len(idle):
+                continue
+            slot = idle[index]
+            if pool._keeper.gone(slot.conn):
+                pool._keeper.discard(slot, CloseReason.BROKEN, None)
+            elif reason := reason_to_retire(slot, now, pool._ledger.generation, pool.settings):
+                pool._keeper.retire(slot, reason)
+            elif now < slot.fresh_until:
+                return slot
+        while (shared := pool._ledger.least_leased()) is not None:
+            if pool._keeper.gone(shared.conn):
+                pool._keeper.discard(shared, CloseReason.BROKEN, None)
+            elif reason := reason_to_retire(shared, now, pool._ledger.generation, pool.settings):
+                shared.condemn(reason)
+                pool._ledger.note_room(shared)
+            else:
+                return shared
+        return None
+
+    def _begin_lease(self, slot: Slot, hold: Hold[Any], now: float) -> None:
+        pool = self._pool
+        pool._ledger.lend(slot, hold)
+        hold.slot = slot
+        hold.since = now
+        hold.number = pool._ledger.lent
+        self.note_peak()
+        if pool.settings.leak_detection_threshold is not None:
+            pool._upkeep.note_stack(hold)
+
+    def note_peak(self) -> None:
+        """Remember how many were busy at once; asked only when fewer are idle than since the last change."""
+        pool = self._pool
+        pool._fewest_idle = len(pool._idle)
+        pool._peak_busy = max(pool._peak_busy, pool._ledger.busy)
+
+    def serve(self, now: float) -> None:
+        """Give what is idle, or has room, to those who wait, in their order."""
+        waiters = self._pool._ledger.waiters
+        while (waiter := waiters.first()) is not None and (slot := self.find(now)) is not None:
+            self.hand(waiter, slot, now)
+
+    def pass_on(self, slot: Slot, waiter: Waiter, now: float) -> None:
+        """Give a connection that has just come back to one taken from the queue; nobody needs to be told."""
+        pool = self._pool
+        ledger = pool._ledger
+        hold = waiter.hold
+        slot.leases.append(hold)
+        slot.uses += 1
+        hold.slot = slot
+        hold.since = now
+        ledger.lent = hold.number = ledger.lent + 1
+        ledger.handed += 1
+        waits = pool._wait_times
+        waits.fresh.append(now - waiter.queued_at)
+        if len(waits.fresh) > NOTED:
+            waits.fold()
+        waiter.future.set_result(None)
+
+    def hand(self, waiter: Waiter, slot: Slot, now: float) -> None:
+        """Give `slot` to the one who is next."""
+        pool = self._pool
+        pool._ledger.settle(waiter, WaiterState.SERVED)
+        pool._ledger.handed += 1
+        self._begin_lease(slot, waiter.hold, now)
+        pool._wait_times.record(now - waiter.queued_at)
+        pool._announcer.tell(
+            EventKind.LENT, slot=slot, lease=waiter.hold.number, seconds=now - waiter.queued_at
+        )
+        waiter.future.set_result(None)
+
+    def end(
+        self,
+        hold: Hold[Any],
+        error: BaseException | None,
+        *,
+        verdict: Verdict | None = None,
+        discard: bool = False,
+    ) -> None:
+        """A borrower gives its connection back."""
+        pool = self._pool
+        slot = hold.slot
+        if slot is None or not hold.is_out:
+            raise ReleaseError(pool.name, why="this lease is over already, or never began")
+        if isinstance(error, GeneratorExit) and pool._loop is not None and pool._loop.is_closed():
+            # Its coroutine was collected after the loop had ended: nobody did wrong, nobody can be told.
+            hold.close_books()
+            pool._life.drop_everything()
+            return
+        pool._check_loop()
+        ledger = pool._ledger
+        now = pool._now()
+        hold.close_books()
+        if hold not in slot.leases:
+            return  # detached: the connection is the borrower's
+        ledger.end_lease(slot, hold)
+        pool._upkeep.forget(hold)
+        pool._hold_times.record(now - hold.since)
+        pool._announcer.tell(EventKind.RETURNED, slot=slot, lease=hold.number, seconds=now - hold.since)
+        if slot.state is SlotState.GONE:
+            ledger.forget_object(slot)  # cut while it was out
+        elif discard:
+            pool._keeper.discard(slot, CloseReason.DISCARDED, error)
+        else:
+            self._put_away(slot, error, self.judge(slot, error) if verdict is None else verdict, now)
+        pool._pump()
+        pool._announcer.settle()
+
+    def _put_away(self, slot: Slot, error: BaseException | None, verdict: Verdict, now: float) -> None:
+        """Do what the verdict says with a connection that has just lost a lease."""
+        pool = self._pool
+        if verdict is Verdict.DISCARD_ALL:
+            pool._keeper.fail_over(slot, error)
+            pool._keeper.discard(slot, CloseReason.FAILOVER, error)
+            return
+        if verdict is Verdict.DISCARD:
+            pool._keeper.discard(
+                slot, CloseReason.BROKEN if pool._keeper.gone(slot.conn) else CloseReason.SPOILED, error
+            )
+            return
+        if error is None:
+            slot.proved_at = now
+            pool._opener.proof_of_life()
+        if verdict is Verdict.RESET:
+            slot.soil()
+        if slot.leases:
+            pool._ledger.note_room(slot)
+        elif reason := pool._keeper.reason_to_go(slot, now):
+            pool._keeper.retire(slot, reason)
+        elif slot.needs_reset:
+            pool._tender.reset(slot)
+        else:
+            slot.idle_since = now
+            pool._keeper.offer(slot)
+
+    def judge(self, slot: Slot, error: BaseException | None) -> Verdict:
+        """What the driver says of a connection after its lease."""
+        pool = self._pool
+        try:
+            return pool.driver.after_lease(slot.conn, error)
+        except Exception as fault:  # a driver's fault must not lose the connection's place
+            return self.no_verdict(fault)
+
+    def no_verdict(self, fault: Exception) -> Verdict:
+        """A driver that raises knows nothing about its connection."""
+        pool = self._pool
+        logger.error(
+            "%s: after_lease() raised, connection discarded: %s", pool.name, describe(fault, pool._redact)
+        )
+        return Verdict.DISCARD

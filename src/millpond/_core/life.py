@@ -1,0 +1,228 @@
+"""How a pool begins and ends: eager opening, draining, closing, and the loop that went away."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from millpond._core import forks
+from millpond._core.calls import GRACE_S
+from millpond._core.slot import SlotState
+from millpond.driver import Lingering
+from millpond.errors import TimeoutCause
+from millpond.events import CloseReason
+from millpond.settings import seconds
+from millpond.status import PoolState
+
+if TYPE_CHECKING:
+    from millpond._core.pool import ConnectionPool
+
+
+LEGAL: Final[Mapping[PoolState, frozenset[PoolState]]] = {
+    PoolState.NEW: frozenset({PoolState.OPEN, PoolState.CLOSING, PoolState.CLOSED}),
+    PoolState.OPEN: frozenset(
+        {PoolState.NEW, PoolState.PAUSED, PoolState.DRAINING, PoolState.CLOSING, PoolState.CLOSED}
+    ),
+    PoolState.PAUSED: frozenset({PoolState.OPEN, PoolState.DRAINING, PoolState.CLOSING, PoolState.CLOSED}),
+    PoolState.DRAINING: frozenset({PoolState.OPEN, PoolState.PAUSED, PoolState.CLOSING, PoolState.CLOSED}),
+    PoolState.CLOSING: frozenset({PoolState.CLOSED}),
+    PoolState.CLOSED: frozenset(),
+}
+# OPEN -> NEW is an eager initialize that failed. CLOSED without CLOSING: the loop has ended, or never ran.
+
+
+class Life:
+    """This opens and closes one pool."""
+
+    def __init__(self, pool: ConnectionPool[Any]) -> None:
+        self._pool = pool
+
+    async def initialize(self, timeout: float | None) -> None:
+        """Open the pool; an eager one waits for `min_size` connections, or leaves nothing behind."""
+        pool = self._pool
+        timeout = seconds(timeout)
+        pool._enter()
+        pool._refuse_if_closed()
+        pool._announcer.settle()
+        if not pool.settings.eager_init:
+            return
+        opener = pool._opener
+        began = pool._now()
+        failures_before = opener.failures
+
+        def decided() -> bool:
+            failed = opener.failures - failures_before
+            given_up = failed > pool.settings.connect_retries or (failed > 0 and opener.breaker.is_open)
+            return self._has_floor() or given_up or pool.state is not PoolState.OPEN
+
+        try:
+            in_time = await pool._announcer.until(decided, None if timeout is None else began + timeout)
+        except BaseException:
+            self._undo_initialize()
+            raise
+        if self._has_floor():
+            return
+        pool._refuse_if_closed()
+        now = pool._now()
+        error = (
+            opener.connect_error(now, permanent=opener.last_permanent)
+            if in_time
+            else pool._timeout_error(now - began, TimeoutCause.CONNECTING)
+        )
+        self._undo_initialize()
+        gone = now + 2 * GRACE_S
+        await pool._announcer.until(lambda: not pool._ledger.total and not pool._calls, gone)
+        raise error
+
+    def _has_floor(self) -> bool:
+        return self._pool._ledger.live >= self._pool.settings.min_size
+
+    def _undo_initialize(self) -> None:
+        """Leave nothing behind: what is idle or being opened goes; what is on loan stays."""
+        pool = self._pool
+        for call in list(pool._openings.values()):
+            call.abort()
+        for slot in list(pool._idle):
+            pool._keeper.cut(slot, CloseReason.POOL_CLOSED)
+        if pool.state is PoolState.OPEN and not pool._ledger.live and not pool._ledger.waiters.live:
+            pool._upkeep.stop()
+            pool._opener.forgive()
+            pool._enter_state(PoolState.NEW)
+        pool._pump()
+        pool._announcer.settle()
+
+    async def drain(self, timeout: float | None) -> None:
+        """Give no new leases and wait until the last one is back."""
+        pool = self._pool
+        timeout = seconds(timeout)
+        pool._enter()
+        pool._refuse_if_closed()
+        pool._enter_state(PoolState.DRAINING)
+        pool._pump()
+        pool._announcer.settle()
+        began = pool._now()
+        deadline = None if timeout is None else began + timeout
+        if not await pool._announcer.until(lambda: not pool._ledger.leases, deadline):
+            raise pool._timeout_error(pool._now() - began, TimeoutCause.DRAINING)
+
+    async def close(self, timeout: float | None) -> None:
+        """Fail waiters, wait for borrowers, then cut what is left; each of its waits has an end."""
+        pool = self._pool
+        timeout = seconds(timeout)
+        if pool.state is PoolState.CLOSED:
+            return
+        if pool._loop is None or pool._loop.is_closed():
+            self._end_without_loop()
+            return
+        pool._check_loop()
+        deadline = None if timeout is None else pool._now() + timeout
+        self._begin()
+        await self._borrowers_are_back(deadline)
+        self._cut(SlotState.BUSY)
+        pool._tender.abort_tending()
+        pool._announcer.settle()
+        now = pool._now()
+        polite = now + pool.settings.disconnect_timeout
+        polite = polite if deadline is None else min(polite, max(deadline, now))
+        if not await pool._announcer.until(self._is_quiet, polite):
+            pool._tender.hurry_closings()
+            await pool._announcer.until(self._is_quiet, pool._now() + 2 * GRACE_S)
+        await self._driver_is_quiet(deadline)
+        self._finish()
+
+    def break_off(self) -> None:
+        """Close without waiting for anybody: nothing is polite, and driver calls end by themselves."""
+        pool = self._pool
+        if pool.state is PoolState.CLOSED:
+            return
+        if pool._loop is None or pool._loop.is_closed():
+            self._end_without_loop()
+            return
+        self._cut(SlotState.IDLE)
+        self._begin()
+        self._cut(SlotState.BUSY)
+        pool._tender.abort_tending()
+        pool._tender.hurry_closings()
+        self._finish()
+        pool._announcer.settle()
+
+    def _end_without_loop(self) -> None:
+        self.drop_everything()
+        self._pool._enter_state(PoolState.CLOSED)
+        forks.forget(self._pool)
+
+    def _cut(self, state: SlotState) -> None:
+        """Terminate the connections in this state: the pool ends."""
+        for slot in self._pool._slots():
+            if slot.state is state:
+                self._pool._keeper.cut(slot, CloseReason.POOL_CLOSED)
+
+    async def _driver_is_quiet(self, deadline: float | None) -> None:
+        """Wait for what the driver itself is still ending, then stop it; each of the two has an end."""
+        driver = self._pool.driver
+        if not isinstance(driver, Lingering) or not (endings := driver.endings()):
+            return
+        left = math.inf if deadline is None else deadline - self._pool._now()
+        most = min(self._pool.settings.disconnect_timeout, max(left, GRACE_S))
+        _, late = await asyncio.wait(endings, timeout=most)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=GRACE_S)
+
+    async def _borrowers_are_back(self, deadline: float | None) -> None:
+        """Wait for all leases but those of this very task: nobody else could give them back."""
+        pool = self._pool
+        this_task = asyncio.current_task()
+
+        def only_mine() -> bool:
+            return all(hold.task is this_task for slot in pool._slots() for hold in slot.leases)
+
+        await pool._announcer.until(only_mine, deadline)
+
+    def _begin(self) -> None:
+        pool = self._pool
+        if pool.state is PoolState.CLOSING:
+            return
+        pool._enter_state(PoolState.CLOSING)
+        pool._upkeep.stop()
+        pool._keeper.stop()
+        pool._opener.unbind()
+        pool._waiting.fail_all(lambda: pool._closed_error("closing"))
+        for alarm in (pool._deadlines, pool._hedge):
+            if alarm is not None:
+                alarm.cancel()
+        for call in list(pool._openings.values()):
+            call.abort()
+        for slot in [*pool._idle, *pool._ledger.doomed_idle]:
+            pool._keeper.retire(slot, CloseReason.POOL_CLOSED)
+        pool._announcer.settle()
+
+    def _is_quiet(self) -> bool:
+        pool = self._pool
+        return not pool._ledger.total and len(pool._calls) <= pool._abandoned
+
+    def _finish(self) -> None:
+        pool = self._pool
+        if pool.state is not PoolState.CLOSING or not self._is_quiet():
+            return
+        if pool._ledger.allowance is not None:
+            pool._ledger.allowance.leave(pool)
+        pool._enter_state(PoolState.CLOSED)
+        forks.forget(pool)
+        pool._announcer.settle()
+
+    def drop_everything(self) -> None:
+        """The loop is gone: nothing can be awaited any more, so connections are cut."""
+        pool = self._pool
+        for slot in pool._slots():
+            if slot.conn is not None:
+                pool._keeper.terminate(slot.conn)
+            pool._ledger.dismiss(slot, CloseReason.LOOP_CLOSED)
+        pool._calls.clear()
+        pool._openings.clear()
+        if pool._ledger.allowance is not None:
+            pool._ledger.allowance.leave(pool)
+        pool._refresh_plain()
