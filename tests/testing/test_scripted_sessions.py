@@ -374,6 +374,7 @@ async def request_after_terminate(driver: ScriptedDriver, conn: ScriptedConnecti
 
 async def close_dead(driver: ScriptedDriver, conn: ScriptedConnection) -> None:
     conn.kill()
+    await asyncio.sleep(0.001)
     await driver.close(conn)
     assert driver.backend.closed == 1
 
