@@ -5,9 +5,23 @@ from itertools import count
 
 import pytest
 
-from tests.servers import PostgresServer, PostgresTemplate
+from tests import summary
+from tests.servers import MariaDBServer, MariaDBTemplate, PostgresServer, PostgresTemplate, RedisServer
 
 _database_numbers = count(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Ask for gRPC last: a child of a process that has opened a channel may hang, and some tests fork."""
+    items.sort(key=lambda item: item.path.name == "test_grpc.py")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the tests found worth saying."""
+    if summary.LINES:
+        terminalreporter.section("what was covered")
+        for topic, line in sorted(summary.LINES.items()):
+            terminalreporter.write_line(f"{topic}: {line}")
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +60,66 @@ def postgres_server_factory(
 
     def start(**options: object) -> PostgresServer:
         server = PostgresServer(postgres_template, **options)  # type: ignore[arg-type]
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb_template() -> Iterator[MariaDBTemplate]:
+    """The system tables, once a session; every server starts from a copy."""
+    template = MariaDBTemplate()
+    yield template
+    template.close()
+
+
+@pytest.fixture(scope="session")
+def mariadb(mariadb_template: MariaDBTemplate) -> Iterator[MariaDBServer]:
+    """A running MariaDB for all tests that do it no harm; for the others there is the factory."""
+    with MariaDBServer(mariadb_template) as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_server_factory(mariadb_template: MariaDBTemplate) -> Iterator[Callable[..., MariaDBServer]]:
+    """Starts servers to kill, freeze and restart; all of them end with the test.
+
+    Takes what `MariaDBServer` takes after the template: `mariadb_server_factory(max_connections=10)`.
+    """
+    started: list[MariaDBServer] = []
+
+    def start(**options: object) -> MariaDBServer:
+        server = MariaDBServer(mariadb_template, **options)  # type: ignore[arg-type]
+        started.append(server)
+        server.start()
+        return server
+
+    yield start
+    for server in started:
+        server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """A running Redis for all tests that do it no harm; for the others there is the factory."""
+    with RedisServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_server_factory() -> Iterator[Callable[..., RedisServer]]:
+    """Starts servers to kill, freeze and restart; all of them end with the test.
+
+    Takes what `RedisServer` takes: `redis_server_factory(max_connections=5)`.
+    """
+    started: list[RedisServer] = []
+
+    def start(**options: object) -> RedisServer:
+        server = RedisServer(**options)  # type: ignore[arg-type]
         started.append(server)
         server.start()
         return server

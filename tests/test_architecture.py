@@ -9,6 +9,7 @@ A new module goes into `PLACES`; a new third-party package goes beside the modul
 """
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -67,7 +68,12 @@ PLACES: Final[Mapping[str, Place]] = {
 # One file a backend, and only that file knows the backend's client library: the driver, and the module that
 # stores rows through the driver's bare connections.
 CLIENT_LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
+    "drivers.grpc": frozenset({"grpc"}),
     "drivers.postgresql": frozenset({"asyncpg"}),
+    "drivers._asyncmy": frozenset({"asyncmy"}),
+    "drivers._aiomysql": frozenset({"aiomysql", "pymysql"}),
+    "drivers.redis": frozenset({"redis"}),
+    "drivers._redis_client": frozenset({"redis"}),
     "drivers.sqlite": frozenset({"aiosqlite"}),
     "gateway.modules.postgresql": frozenset({"asyncpg"}),
     "gateway.modules.sqlite": frozenset({"aiosqlite"}),
@@ -184,12 +190,13 @@ def test_there_is_something_to_check() -> None:
     assert FILES
 
 
-def test_importing_millpond_imports_the_standard_library_only() -> None:
+@pytest.mark.parametrize("spelling", [f"import {PACKAGE}", f"from {PACKAGE} import *"])
+def test_importing_millpond_imports_the_standard_library_only(spelling: str) -> None:
     """Whoever needs only the kernel pays for nothing else, and needs nothing else installed."""
     program = f"""
 import sys
 before = set(sys.modules)
-import {PACKAGE}
+{spelling}
 new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
 strange = new - sys.stdlib_module_names - {{{PACKAGE!r}}}
 print(*sorted(name for name in strange if not name.startswith("_sysconfigdata")))
@@ -199,6 +206,14 @@ print(*sorted(name for name in strange if not name.startswith("_sysconfigdata"))
     )
 
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "", "")
+
+
+def test_what_is_imported_lazily_is_listed_all_the_same() -> None:
+    """For whoever asks an interpreter what there is."""
+    millpond = importlib.import_module(PACKAGE)
+
+    assert {"ConnectionPoolRegistry", "create_pool"} <= set(dir(millpond))
+    assert all(hasattr(millpond, name) for name in dir(millpond))
 
 
 @pytest.mark.parametrize(

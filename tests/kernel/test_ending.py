@@ -1,11 +1,12 @@
 """close(), drain() and what can still arrive afterwards."""
 
 import asyncio
+import contextvars
 
 import pytest
 
-from millpond import PoolClosed, PoolTimeout, ReleaseError
-from millpond.testing.driver import HANG_FOR_EVER, Hang
+from millpond import ConnectionPool, PoolClosed, PoolSettings, PoolTimeout, ReleaseError
+from millpond.testing.driver import HANG_FOR_EVER, Dawdle, Hang
 from tests.kernel.worlds import SEEDS, World, in_world
 
 
@@ -119,3 +120,154 @@ def test_a_connection_is_given_back_once() -> None:
                 await world.pool.release(conn)
 
     in_world(story, max_size=1)
+
+
+def test_close_leaves_no_timer_of_a_spread_clear() -> None:
+    """A clear() spread over an hour does not keep the closed pool alive for that hour."""
+
+    async def story(world: World) -> None:
+        async with world.pool.acquire(), world.pool.acquire():
+            pass
+        world.pool.clear(spread=3600.0)
+        await world.pool.close()
+
+        assert world.pool.status().total == 0
+
+    in_world(story, max_size=2)
+
+
+def test_a_clear_at_once_overtakes_a_spread_one() -> None:
+    """Who asks for a new generation now does not wait for an earlier, slower one."""
+
+    async def story(world: World) -> None:
+        async with world.pool.acquire(), world.pool.acquire():
+            pass
+        world.pool.clear(spread=3600.0)
+        await asyncio.sleep(1)
+        world.pool.clear()
+        await asyncio.sleep(1)
+
+        assert world.pool.status().total == 0
+
+    in_world(story, max_size=2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_close_called_twice_at_once_ends_once(seed: int) -> None:
+    """Both callers return when it is over."""
+
+    async def story(world: World) -> None:
+        borrower = asyncio.create_task(world.borrow(1))
+        await asyncio.sleep(0.1)
+        closings = [asyncio.create_task(world.pool.close()) for _ in range(3)]
+        await asyncio.gather(*closings, borrower)
+        assert world.backend.closed == 1
+        assert world.pool.state == "closed"
+
+    in_world(story, seed=seed, max_size=1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_close_cancelled_at_any_moment_leaves_a_pool_that_can_be_closed(seed: int) -> None:
+    """While borrowers are waited for, while connections close, as it finishes."""
+
+    async def story(world: World) -> None:
+        world.backend.closes = Dawdle(0.5)
+        borrower = asyncio.create_task(world.borrow(1))
+        await asyncio.sleep(0.01)
+        for _ in range(20):
+            closing = asyncio.create_task(world.pool.close())
+            await asyncio.sleep(0.1)
+            closing.cancel()
+            await asyncio.wait([closing])
+        await borrower
+        await world.pool.close()
+        assert world.pool.state == "closed"
+
+    in_world(story, seed=seed, max_size=1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_close_waits_for_no_more_than_its_timeout_whatever_hangs(seed: int) -> None:
+    """A borrower that stays, a reset, a ping and a close that hang: a second of grace, then it is over."""
+
+    async def story(world: World) -> None:
+        await asyncio.gather(*(world.borrow(0.1) for _ in range(4)))
+        world.backend.resets = world.backend.pings = world.backend.closes = HANG_FOR_EVER
+        staying = asyncio.create_task(world.borrow(100))
+        await asyncio.sleep(0.1)
+        async with world.pool.acquire() as conn:
+            await conn.begin()
+        began = world.now()
+        await world.pool.close(timeout=1)
+        assert world.now() - began <= 1 + 2 + 0.1
+        status = world.pool.status()
+        assert (status.total, status.state) == (0, "closed")
+        assert status.abandoned >= 1
+        staying.cancel()
+        await asyncio.wait([staying])
+        world.backend.unhang()
+        await asyncio.sleep(0.1)
+        assert world.pool.status().abandoned == 0
+
+    in_world(story, seed=seed, max_size=4)
+
+
+def test_close_without_a_limit_waits_for_the_last_borrower() -> None:
+    """None is no limit."""
+
+    async def story(world: World) -> None:
+        borrower = asyncio.create_task(world.borrow(1000))
+        await asyncio.sleep(0.1)
+        await world.pool.close(timeout=None)
+        assert borrower.done()
+        assert world.backend.terminated == 0
+
+    in_world(story, max_size=1)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 1.0, 60.0])
+def test_an_async_close_that_stands_in_for_terminate_is_waited_for_and_not_for_ever(seconds: float) -> None:
+    """A pool of functions whose only end is async: what was cut has ended, or has been stopped."""
+    ends: list[str] = []
+
+    async def story(world: World) -> None:
+        async def close(_conn: object) -> None:
+            try:
+                await asyncio.sleep(seconds)
+                ends.append("ended")
+            except asyncio.CancelledError:
+                ends.append("stopped")
+                raise
+
+        pool = ConnectionPool.from_factory(
+            object, close=close, settings=PoolSettings(min_size=0, disconnect_timeout=0.7)
+        )
+        (await pool.lease()).discard()
+        began = world.now()
+        await pool.close()
+        assert world.now() - began == pytest.approx(min(seconds, 0.7))
+
+    in_world(story)
+
+    assert ends == (["ended"] if seconds <= 0.7 else ["stopped"])
+
+
+def test_an_async_close_that_stands_in_for_terminate_runs_in_an_empty_context() -> None:
+    """What the borrower has in its context variables is not the pool's to keep alive."""
+    whose = contextvars.ContextVar("whose", default="nobody's")
+    seen: list[str] = []
+
+    async def story(_world: World) -> None:
+        async def close(_conn: object) -> None:
+            seen.append(whose.get())
+
+        pool = ConnectionPool.from_factory(object, close=close, settings=PoolSettings(min_size=0))
+        whose.set("a borrower's")
+        (await pool.lease()).discard()
+        await pool.lease()
+        await pool.close()
+
+    in_world(story)
+
+    assert seen == ["nobody's"] * 2

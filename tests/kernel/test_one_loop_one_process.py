@@ -1,14 +1,16 @@
 """A pool belongs to one loop, one thread and one process."""
 
 import asyncio
+import inspect
 import os
 import socket
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from millpond import ConnectionPool, PoolSettings, PoolStatus, WrongLoop
+from millpond import Allowance, ConnectionPool, PoolSettings, PoolStatus, WrongLoop
 from millpond.driver import Verdict
 
 
@@ -108,6 +110,50 @@ def test_another_loop_is_refused_while_the_first_lives(driver: SocketDriver) -> 
     assert seen[0].idle == 1
 
 
+def test_a_thread_without_a_loop_is_refused_too_and_may_only_ask(driver: SocketDriver) -> None:
+    """Whatever would change the books raises; status, numbers and holders answer from any thread."""
+    refused: dict[str, type[BaseException] | None] = {}
+
+    async def main() -> None:
+        async with ConnectionPool(driver, settings=PoolSettings(max_size=1)) as pool, pool.acquire() as conn:
+
+            def attempt(name: str, call: Callable[[], object]) -> None:
+                try:
+                    outcome = call()
+                    if inspect.iscoroutine(outcome):
+                        outcome.send(None)
+                except BaseException as error:
+                    refused[name] = type(error)
+                else:
+                    refused[name] = None
+
+            def elsewhere() -> None:
+                attempt("acquire", lambda: pool.acquire().__aenter__())
+                attempt("lease", pool.lease)
+                attempt("release", lambda: pool.release(conn))
+                attempt("report", lambda: pool.report(conn, ValueError()))
+                attempt("detach", lambda: pool.detach(conn))
+                attempt("clear", pool.clear)
+                attempt("pause", pool.pause)
+                attempt("resume", pool.resume)
+                attempt("resize", lambda: pool.resize(max_size=2))
+                attempt("drain", pool.drain)
+                attempt("close", pool.close)
+                attempt("check", pool.check)
+                assert pool.status().busy == 1
+                assert pool.stats().served == 1
+                assert len(pool.holders()) == 1
+                repr(pool)
+
+            await asyncio.to_thread(elsewhere)
+            assert pool.status().state == "open"
+            assert pool.settings.max_size == 1
+
+    asyncio.run(main())
+
+    assert set(refused.values()) == {WrongLoop}, refused
+
+
 def test_a_pool_whose_loop_was_closed_says_so_and_drops_its_connections(driver: SocketDriver) -> None:
     """It can still be closed, which does nothing more."""
     pool = ConnectionPool(driver, settings=PoolSettings(max_size=1))
@@ -129,7 +175,7 @@ def test_a_forked_child_starts_empty_and_leaves_the_parents_sessions_alone(drive
     """Not a byte reaches the parent's server, and both go on with connections of their own."""
 
     async def parent() -> bytes:
-        pool = ConnectionPool(driver, settings=PoolSettings(max_size=2))
+        pool = ConnectionPool(driver, settings=PoolSettings(max_size=2), allowance=Allowance(1))
         async with pool.acquire() as conn:
             pass
         child = os.fork()

@@ -1,167 +1,121 @@
-"""Borrowers and a backend that misbehave at random: the books balance after every step."""
+"""Random histories of pools, audited after every step: 2,000 here, any number by `make fuzz`."""
 
-import asyncio
-import contextlib
-import random
-from typing import Any
+import math
+import os
+import re
+import subprocess
+import sys
 
 import pytest
 
-from millpond import ConnectionPool, PoolError, PoolSettings
-from millpond.testing import ScriptedBackend, ScriptedDriver, run
-from millpond.testing.driver import HANG_FOR_EVER, BackendDown, Dawdle, Fail, Hang
-from millpond.testing.loop import current
+from millpond._core.lending import Lender
+from millpond.testing.histories import OPERATIONS, play
+from millpond.testing.histories.__main__ import main
+from millpond.testing.histories.playing import Sum, play_all
+from tests import summary
 
+BATCHES = 40
 BATCH = 50
+TOTAL = Sum()
+
+BROKEN = """
+import sys
+from millpond._core.lending import Lender
+from millpond.testing.histories.__main__ import main
+Lender.take_back = lambda self, hold: None
+sys.exit(main(["--seed", "40", "--count", "60"]))
+"""
+"""A kernel that loses what a cancelled borrower was handed, and the fuzzer on it."""
 
 
-def settings_for(rng: random.Random) -> PoolSettings:
-    """Any kind of pool."""
-    return PoolSettings(
-        min_size=rng.randrange(0, 2), max_size=rng.randrange(1, 5),
-        max_leases_per_connection=rng.choice([1, 1, 3]),
-        validate_after_idle=rng.choice([None, 0.0, 0.05]), max_uses=rng.choice([None, 3]),
-        max_lifetime=rng.choice([None, 2.0]), idle_timeout=rng.choice([None, 0.5]), retry_delay=0.1,
-        recovery_timeout=5.0, max_waiting=rng.choice([None, None, 3]),
-        failure_threshold=rng.choice([5, 2, None]),
-        health_check_interval=rng.choice([None, 0.3]), max_idle=rng.choice([None, 2]),
-        leak_detection_threshold=rng.choice([None, 1.0]),
-    )  # fmt: skip
+def in_another_process(*command: str, hash_seed: int) -> tuple[int, str]:
+    """Exit status and output of an interpreter that hashes strings in its own way; durations cut out."""
+    ended = subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONHASHSEED": str(hash_seed)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=50,
+    )
+    assert ended.stderr == ""
+    return ended.returncode, re.sub(r" in [\d.]+ s: \d+ steps/s", "", ended.stdout)
 
 
-class History:
-    """One run of borrowers, trouble, and the calm after it."""
+@pytest.mark.parametrize("batch", range(BATCHES))
+def test_whatever_happens_every_guarantee_holds(batch: int) -> None:
+    """No borrower hangs, none shares, nothing is lost, the pool heals; a failure says how to replay it."""
+    played = play_all(range(batch * BATCH, (batch + 1) * BATCH), OPERATIONS, math.inf)
+    TOTAL.add(played)
+    summary.say(
+        "random histories",
+        f"{TOTAL.histories} of at least {OPERATIONS} operations, {TOTAL.operations} operations, "
+        f"{TOTAL.steps} steps, every one audited",
+    )
 
-    def __init__(self, seed: int) -> None:
-        self.rng = random.Random(seed)
-        self.backend = ScriptedBackend(seed=seed, max_borrowers=99)
-        self.pool: ConnectionPool[Any] = ConnectionPool(
-            ScriptedDriver(self.backend),
-            settings=settings_for(self.rng),
-            name="history",
-            random=random.Random(seed),
-        )
-        self.is_shared = self.pool.settings.max_leases_per_connection > 1
-        self.held: set[Any] = set()
-        self.tasks: list[asyncio.Task[None]] = []
-        if self.rng.random() < 0.3:
-            self.pool.add_listener(lambda _event: self.pool.status())
-
-    def audit(self, *_: object) -> None:
-        """What must hold after every step."""
-        assert self.pool._ledger.audit() == []
-
-    @contextlib.contextmanager
-    def alone(self, conn: Any) -> Any:
-        """Nobody else holds this connection, unless the pool is shared."""
-        assert self.is_shared or conn not in self.held, "two borrowers of one connection"
-        self.held.add(conn)
-        try:
-            yield
-        finally:
-            self.held.discard(conn)
-
-    async def use(self, conn: Any, number: int) -> None:
-        """What borrowers do, mistakes included."""
-        rng = self.rng
-        with self.alone(conn):
-            if self.is_shared:
-                await asyncio.sleep(0.001)
-            else:
-                await conn.request(number)
-            if rng.random() < 0.1:
-                await asyncio.sleep(rng.random() * 3)
-            if rng.random() < 0.05 and not self.is_shared:
-                conn.kill()
-            if rng.random() < 0.1:
-                raise ValueError("the borrower's own mistake")
-
-    async def borrow(self, number: int) -> None:
-        """A few leases, in both spellings."""
-        rng = self.rng
-        for _ in range(rng.randrange(1, 5)):
-            with contextlib.suppress(PoolError, ValueError, OSError):
-                if self.is_shared or rng.random() < 0.7:
-                    async with self.pool.acquire(timeout=rng.choice([0, 0.05, 1, 2, 5, None])) as conn:
-                        await self.use(conn, number)
-                else:
-                    conn = await self.pool.acquire(timeout=rng.choice([0.05, 1, 5]))
-                    try:
-                        await self.use(conn, number)
-                    finally:
-                        await self.pool.release(conn, discard=rng.random() < 0.1)
-            await asyncio.sleep(rng.choice([0, 0, 0.001, 0.01, 0.5]))
-
-    def trouble(self) -> None:
-        """One thing goes wrong, or an operator does something."""
-        rng, backend, pool = self.rng, self.backend, self.pool
-        draw = rng.random()
-        if draw < 0.4 and self.tasks:
-            rng.choice(self.tasks).cancel()
-        elif draw < 0.5:
-            backend.down()
-        elif draw < 0.65:
-            backend.up()
-        elif draw < 0.72:
-            pool.resize(min_size=0, max_size=rng.randrange(1, 5))
-        elif draw < 0.78:
-            pool.clear(rng.choice([0, 0, 1.0]))
-        elif draw < 0.82:
-            pool.pause(rng.choice(["queue", "refuse"]))
-        elif draw < 0.9:
-            pool.resume()
-        elif draw < 0.95:
-            backend.connect_script.append(
-                rng.choice([Fail(BackendDown()), Hang(), Dawdle(0.5), HANG_FOR_EVER])
-            )
-        else:
-            backend.ping_script.append(Hang())
-            backend.reset_script.append(Hang())
-
-    def calm(self) -> None:
-        """The backend is well again and the pool lends."""
-        self.backend.up()
-        for script in (self.backend.connect_script, self.backend.ping_script, self.backend.reset_script):
-            script.clear()
-        self.pool.resume()
-
-    async def run(self) -> None:
-        """The whole history; afterwards nothing may be left of it."""
-        rng, pool = self.rng, self.pool
-        current().after_step = self.audit
-        for number in range(rng.randrange(1, 25)):
-            self.tasks.append(asyncio.create_task(self.borrow(number)))
-        for _ in range(rng.randrange(0, 40)):
-            await asyncio.sleep(rng.choice([0, 0.001, 0.01, 0.2, 1]))
-            self.trouble()
-        self.calm()
-        finished, hanging = await asyncio.wait(self.tasks, timeout=400)
-        assert not hanging
-        for task in finished:
-            assert task.cancelled() or task.exception() is None
-        await asyncio.sleep(120)
-        status = pool.status()
-        assert (status.busy, status.waiting, status.opening, status.closing) == (0, 0, 0, 0)
-        async with pool.acquire(timeout=40):
-            pass
-        stats = pool.stats()
-        outcomes = stats.served + stats.timed_out + stats.cancelled + stats.refused + stats.failed
-        assert stats.requests == outcomes + stats.waiting
-        await pool.close()
-        assert pool.status().total == 0
+    assert played.failed is None, f"seed {played.failed}: {played.why}"
+    assert played.histories == BATCH
+    assert played.operations >= BATCH * OPERATIONS
 
 
-@pytest.mark.parametrize("batch", range(6))
-def test_whatever_happens_the_books_balance_and_the_pool_heals(batch: int) -> None:
-    """No borrower hangs, none shares, nothing is lost; the seed of a failure is in its notes."""
-    steps = 0
-    for seed in range(batch * BATCH, (batch + 1) * BATCH):
-        history = History(seed)
+def test_a_history_is_the_same_each_time() -> None:
+    """The seed decides everything."""
+    assert play(11) == play(11)
+    assert play(11) != play(12)
 
-        async def main(history: History = history) -> int:
-            await history.run()
-            return current().steps
 
-        steps += run(main, seed=seed)
+def test_a_history_is_the_same_in_every_process() -> None:
+    """It depends on no order of hashes and no address."""
+    command = ("-m", "millpond.testing.histories", "--seed", "3", "--count", "10")
 
-    assert steps > BATCH * 200
+    one, other = (in_another_process(*command, hash_seed=seed) for seed in (1, 2))
+
+    assert one == other
+    assert one[0] == 0
+    assert "10 histories" in one[1]
+
+
+def test_a_failure_is_replayed_to_the_letter_in_another_process() -> None:
+    """Same seed, same step, same message; the fuzzer ends with 1 and prints the command."""
+    one, other = (in_another_process("-c", BROKEN, hash_seed=seed) for seed in (1, 2))
+
+    assert one == other
+    assert one[0] == 1
+    assert re.search(r"seed \d+ failed:\nmillpond\S+AuditFailure: guarantee \d+ \(", one[1])
+    assert re.search(r"python -m millpond.testing.histories --seed \d+ --count 1\b", one[1])
+
+
+def test_the_printed_command_plays_the_failed_history(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fails there and then, in the same way."""
+    monkeypatch.setattr(Lender, "take_back", lambda self, hold: None)
+    assert main(["--seed", "40", "--count", "60"]) == 1
+    said = capsys.readouterr().out
+    seed = re.search(r"--seed (\d+) --count 1", said)
+    assert seed is not None
+
+    assert main(["--seed", seed[1], "--count", "1"]) == 1
+    assert capsys.readouterr().out.partition("failed:")[2] == said.partition("failed:")[2]
+
+
+def test_histories_can_be_shared_among_processes(capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them are played, whoever does it."""
+    assert main(["--count", "45", "--jobs", "2"]) == 0
+
+    assert capsys.readouterr().out.startswith("45 histories")
+
+
+def test_playing_ends_when_time_is_up(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a count it is the seconds that count."""
+    assert main(["--seconds", "0.2"]) == 0
+
+    assert "histories" in capsys.readouterr().out
+
+
+def test_somebody_has_to_say_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither seconds nor a count would be for ever."""
+    with pytest.raises(SystemExit):
+        main([])
+
+    assert "--seconds or --count" in capsys.readouterr().err

@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from millpond import PoolClosed, PoolExhausted, PoolTimeout, TimeoutCause
-from millpond.testing.driver import Dawdle, Hang
+from millpond.events import Event, EventKind
+from millpond.testing.driver import Dawdle, Fail, Hang, Succeed
 from tests.kernel.worlds import SEEDS, World, in_world
 
 
@@ -161,3 +162,59 @@ def test_a_paused_pool_lends_nothing(mode: str) -> None:
             await waiter
 
     in_world(story, max_size=1)
+
+
+def _kill_what_is_handed_over(world: World, count: int) -> None:
+    """Listeners hear of a hand-over before its borrower runs: its connection dies in between."""
+    left = [None] * count
+
+    def listen(event: Event) -> None:
+        if event.kind is EventKind.LENT and event.seconds and left:
+            left.pop()
+            world.backend.kill(world.pool._ledger.slots[event.connection].conn)
+
+    world.pool.add_listener(listen)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_those_whose_connections_die_in_the_hand_over_keep_their_order(seed: int) -> None:
+    """Who asks again takes the place in the queue that it had, whichever of them runs first."""
+    served: list[int] = []
+
+    async def story(world: World) -> None:
+        held = [await world.pool.acquire() for _ in range(3)]
+
+        async def wait(number: int) -> None:
+            async with world.pool.acquire():
+                served.append(number)
+
+        waiting = []
+        for number in range(4):
+            waiting.append(asyncio.create_task(wait(number)))
+            await asyncio.sleep(0.01)
+        _kill_what_is_handed_over(world, 3)
+        for conn in held:
+            await world.pool.release(conn)
+        await asyncio.gather(*waiting)
+
+    in_world(story, seed=seed, max_size=3, max_connecting=1)
+
+    assert served == [0, 1, 2, 3]
+
+
+def test_who_was_handed_a_dying_connection_is_not_turned_away_at_the_queue() -> None:
+    """It was let in once; that others have filled the queue meanwhile is no reason to refuse it."""
+
+    async def story(world: World) -> None:
+        conn = await world.pool.acquire()
+        world.backend.connects = Fail()
+        first = asyncio.create_task(world.borrow())
+        await asyncio.sleep(0.01)
+        world.backend.connects = Succeed()
+        _kill_what_is_handed_over(world, 1)
+        second = asyncio.create_task(world.borrow())  # runs before the one who was handed the connection
+        await world.pool.release(conn)
+
+        await asyncio.gather(first, second)
+
+    in_world(story, seed=None, max_size=2, max_waiting=1, retry_delay=8.0)
