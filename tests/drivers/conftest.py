@@ -7,8 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.backends import Backend, PostgreSQL, SQLite
-from tests.servers import PostgresServer
+from millpond import ConnectionPool, PoolSettings
+from tests.drivers.backends import Backend, MySQL, PostgreSQL, SQLite
+from tests.drivers.redis_backend import Redis
+from tests.servers import MariaDBServer, PostgresServer, RedisServer
+
+Pools = Callable[..., Any]
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +45,42 @@ def sqlite(tmp_path: Path) -> SQLite:
     return backend
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
+@pytest.fixture
+def asyncmy(mariadb: MariaDBServer) -> MySQL:
+    """MariaDB, spoken to with asyncmy."""
+    return MySQL(mariadb, "asyncmy")
+
+
+@pytest.fixture
+def aiomysql(mariadb: MariaDBServer) -> MySQL:
+    """MariaDB, spoken to with aiomysql."""
+    return MySQL(mariadb, "aiomysql")
+
+
+@pytest.fixture(params=["asyncmy", "aiomysql"])
+def mysql(request: pytest.FixtureRequest) -> MySQL:
+    """MariaDB with each library in turn."""
+    found: MySQL = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture
+def redis(redis_server: RedisServer) -> Redis:
+    """Redis with keys of this test's own."""
+    return Redis(redis_server)
+
+
+SQL = ["postgresql", "sqlite", "asyncmy", "aiomysql"]
+
+
+@pytest.fixture(params=SQL)
+def sql(request: pytest.FixtureRequest) -> Backend:
+    """Each backend that speaks SQL in turn."""
+    found: Backend = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(params=[*SQL, "redis"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend in turn."""
     found: Backend = request.getfixturevalue(request.param)
@@ -62,3 +101,25 @@ async def opened() -> AsyncIterator[Callable[[Any], Awaitable[Any]]]:
     for driver, conn in connections:
         driver.terminate(conn)
     connections.clear()
+
+
+@pytest.fixture
+async def pools() -> AsyncIterator[Pools]:
+    """Makes pools of a driver; all of them are closed at the end, and quickly."""
+    made: list[Any] = []
+
+    def make(driver: Any, **settings: Any) -> Any:
+        defaults = {
+            "min_size": 0,
+            "max_size": 4,
+            "acquire_timeout": 5.0,
+            "retry_delay": 0.02,
+            "recovery_timeout": 0.1,
+        }
+        pool = ConnectionPool(driver, settings=PoolSettings(**{**defaults, **settings}), name="tested")
+        made.append(pool)
+        return pool
+
+    yield make
+    for pool in made:
+        await pool.close(timeout=1.0)

@@ -55,6 +55,7 @@ def test_an_unknown_option_is_refused(backend: Backend) -> None:
     [
         ("asyncpg", "millpond.drivers.postgresql", "postgresql"),
         ("aiosqlite", "millpond.drivers.sqlite", "sqlite"),
+        ("redis", "millpond.drivers.redis", "redis"),
     ],
 )
 def test_a_missing_client_library_names_the_extra(
@@ -188,12 +189,9 @@ async def test_a_cancelled_connect_leaves_nothing(backend: Backend, moment: Mome
 
 async def test_a_failed_connect_leaves_nothing(backend: Backend) -> None:
     """A wrong database costs no thread and no session."""
-    missing = {"database": "no-such-place", "create": False} if backend.driver().kind == "sqlite" else {
-        "database": "no-such-place"
-    }  # fmt: skip
-    driver = backend.driver(**missing)
+    driver = backend.driver(**backend.nowhere)
 
-    with pytest.raises(Exception, match="no-such-place") as caught:
+    with pytest.raises(Exception, match=backend.nowhere_said) as caught:
         await driver.connect()
 
     assert driver.is_permanent(caught.value)
@@ -224,7 +222,7 @@ async def test_the_borrowers_own_error_condemns_nothing(backend: Backend, opened
     )
 
     assert after_none is after_error
-    assert after_error is (Verdict.RESET if level == "full" else Verdict.KEEP)
+    assert after_error is backend.after_question[level]
 
 
 @pytest.mark.parametrize("level", ["none", "rollback", "full"])
@@ -236,7 +234,7 @@ async def test_a_statement_that_failed_condemns_nothing(backend: Backend, opened
     with pytest.raises(Exception, match="no_such_table") as caught:
         await backend.fail(conn)
 
-    assert driver.after_lease(conn, caught.value) is (Verdict.RESET if level == "full" else Verdict.KEEP)
+    assert driver.after_lease(conn, caught.value) is backend.after_failure[level]
 
 
 @pytest.mark.parametrize(
@@ -254,19 +252,15 @@ async def test_an_open_transaction_is_never_passed_on(
     assert driver.after_lease(conn, None) is verdict
 
 
-@pytest.mark.parametrize(
-    ("level", "verdict"), [("none", Verdict.DISCARD), ("rollback", Verdict.RESET), ("full", Verdict.RESET)]
-)
-async def test_a_cancelled_statement_is_never_passed_on(
-    backend: Backend, opened: Opened, level: Any, verdict: Verdict
-) -> None:
-    """It is waited for where a reset is wanted, else the connection goes with it."""
+@pytest.mark.parametrize("level", ["none", "rollback", "full"])
+async def test_a_cancelled_statement_is_never_passed_on(backend: Backend, opened: Opened, level: Any) -> None:
+    """It is waited for where a reset is wanted and the protocol can, else the connection goes with it."""
     driver = backend.at_level(level)
     conn = await opened(driver)
 
     error = await backend.cancel_slow(conn)
 
-    assert driver.after_lease(conn, error) is verdict
+    assert driver.after_lease(conn, error) is backend.after_cancel[level]
 
 
 @pytest.mark.parametrize("level", ["rollback", "full"])
@@ -286,59 +280,66 @@ async def test_a_reset_rolls_back(backend: Backend, opened: Opened, level: Any) 
 
 @pytest.mark.parametrize("level", ["rollback", "full"])
 async def test_after_a_cancelled_statement_answers_belong_to_their_questions(
-    backend: Backend, opened: Opened, level: Any
+    backend: Backend, level: Any
 ) -> None:
-    """A reset ends the cancelled statement at once, and nothing of it reaches the next borrower."""
+    """Whoever comes next gets an answer at once, and nothing of the cancelled statement."""
     driver = backend.at_level(level)
-    conn = await opened(driver)
+    conn = await driver.connect()
 
     for number in range(3):
-        await backend.cancel_slow(conn)
-        await asyncio.wait_for(driver.reset(conn), 5.0)
+        error = await backend.cancel_slow(conn)
+        conn = await backend.given_back(driver, conn, error)
 
         assert await backend.ask(conn, number) == number
+    driver.terminate(conn)
+    await backend.gone()
 
 
-async def test_a_statement_cancelled_before_it_began_leaves_no_trace(
-    backend: Backend, opened: Opened
-) -> None:
+async def test_a_statement_cancelled_before_it_began_leaves_no_trace(backend: Backend) -> None:
     """A borrower that is cancelled at once has written nothing that stays."""
     driver = backend.driver()
-    conn = await opened(driver)
+    conn = await driver.connect()
 
     for _ in range(5):
         task = asyncio.create_task(backend.begin(conn))
         await asyncio.sleep(0)
         task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-        await driver.reset(conn)
+        (error,) = await asyncio.gather(task, return_exceptions=True)
+        conn = await backend.given_back(driver, conn, error)
+    rows = await backend.rows(conn)
+    driver.terminate(conn)
 
-    assert await backend.rows(conn) == 0
+    assert rows == 0
+    await backend.gone()
 
 
 @pytest.mark.parametrize(
     "name", ["plain", "with space", 'with "quotes"', "semi;colon -- x", "Ümläut.dot", "select"]
 )
-async def test_a_quoted_name_names_what_it_says(backend: Backend, opened: Opened, name: str) -> None:
+async def test_a_quoted_name_names_what_it_says(sql: Backend, opened: Opened, name: str) -> None:
     """Whatever a name holds, the backend takes it for that name and for nothing else."""
-    driver = backend.driver()
+    driver = sql.driver()
     conn = await opened(driver)
 
-    tables = await backend.make_table(conn, driver.quote_identifier(name))
+    tables = await sql.make_table(conn, driver.quote_identifier(name))
 
     assert name in tables
 
 
 @pytest.mark.parametrize("name", ["", "nul\0byte", "\ud800"])
-def test_a_name_that_cannot_be_quoted_is_refused(backend: Backend, name: str) -> None:
+def test_a_name_that_cannot_be_quoted_is_refused(sql: Backend, name: str) -> None:
     """What the backend could not name must not become a statement."""
     with pytest.raises(ValueError, match="identifier"):
-        backend.driver().quote_identifier(name)
+        sql.driver().quote_identifier(name)
 
 
-def test_parts_of_a_name_are_quoted_one_by_one(backend: Backend) -> None:
+def test_parts_of_a_name_are_quoted_one_by_one(sql: Backend) -> None:
     """A schema and a table are two names."""
-    assert backend.driver().quote_identifier("a.b", 'c"d') == '"a.b"."c""d"'
+    mark = sql.mark
+
+    quoted = sql.driver().quote_identifier("a.b", f"c{mark}d")
+
+    assert quoted == f"{mark}a.b{mark}.{mark}c{mark * 2}d{mark}"
 
 
 async def test_a_reset_connection_can_be_reset_again(backend: Backend, opened: Opened) -> None:
@@ -349,7 +350,7 @@ async def test_a_reset_connection_can_be_reset_again(backend: Backend, opened: O
     for _ in range(20):
         await driver.reset(conn)
 
-    assert driver.after_lease(conn, None) is Verdict.RESET
+    assert driver.after_lease(conn, None) is backend.after_question["full"]
     assert await backend.ask(conn, 3) == 3
 
 
@@ -367,12 +368,10 @@ async def test_resetting_a_lost_connection_fails(backend: Backend, opened: Opene
 
 
 @pytest.mark.parametrize("level", ["none", "rollback", "full"])
-async def test_a_storm_of_cancellations_spoils_no_answer(
-    backend: Backend, opened: Opened, level: Any
-) -> None:
+async def test_a_storm_of_cancellations_spoils_no_answer(backend: Backend, level: Any) -> None:
     """Borrower after borrower on one connection, most of them cancelled somewhere: the verdicts hold."""
     driver = backend.at_level(level)
-    conn = await opened(driver)
+    conn = await driver.connect()
     draw = random.Random(11)
     wrong: list[tuple[int, int]] = []
 
@@ -389,13 +388,10 @@ async def test_a_storm_of_cancellations_spoils_no_answer(
             await asyncio.sleep(0)
         task.cancel()
         (error,) = await asyncio.gather(task, return_exceptions=True)
-        verdict = driver.after_lease(conn, error)
-        if verdict is Verdict.RESET:
-            await asyncio.wait_for(driver.reset(conn), 5.0)
-        elif verdict is Verdict.DISCARD:
-            driver.terminate(conn)
-            conn = await opened(driver)
+        conn = await backend.given_back(driver, conn, error)
+    rows = await backend.rows(conn)
+    await backend.gone(left=1)
+    driver.terminate(conn)
 
     assert wrong == []
-    assert await backend.rows(conn) == 0
-    await backend.gone(left=1)
+    assert rows == 0

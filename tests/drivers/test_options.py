@@ -38,6 +38,8 @@ NO_SECRET = "hunter2"
         ("command_timeout", -1.0),
         ("statement_cache_size", -1),
         ("tcp_keepalive", 0.0),
+        ("tcp_keepalive", 10**400),
+        ("statement_cache_size", 10**400),
         ("tcp_user_timeout", "30"),
     ],
 )

@@ -1,13 +1,9 @@
 """How PostgreSQL connections are opened: passwords, TLS, sockets, and what is wrong for ever."""
 
 import asyncio
-import gc
 import os
 import socket
 import ssl
-import subprocess
-import warnings
-import weakref
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,8 +11,11 @@ from typing import Any
 import asyncpg
 import pytest
 
+from millpond.drivers.postgresql import PostgreSQLDriver
 from tests.drivers.backends import PostgreSQL
+from tests.drivers.forking import forked
 from tests.servers import PostgresServer, PostgresTemplate, free_port
+from tests.servers.certificates import self_signed
 
 Opened = Callable[[Any], Awaitable[Any]]
 
@@ -30,28 +29,7 @@ class SecurePostgresServer(PostgresServer):
 
     def prepare(self) -> None:
         super().prepare()
-        key = self.data / "server.key"
-        subprocess.run(
-            [
-                *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-                *(
-                    "-nodes",
-                    "-days",
-                    "2",
-                    "-subj",
-                    "/CN=db.example",
-                    "-addext",
-                    "subjectAltName=DNS:db.example",
-                ),
-                *("-keyout", str(key), "-out", str(self.certificate)),
-            ],
-            check=True,
-            capture_output=True,
-        )
-        owner = self.data.stat()
-        for path in (key, self.certificate):
-            os.chown(path, owner.st_uid, owner.st_gid)
-            path.chmod(0o600)
+        self_signed(self.data, host="db.example")
 
 
 @pytest.fixture(scope="module")
@@ -270,28 +248,10 @@ async def test_a_child_of_a_fork_closes_its_copy_and_the_parents_session_lives(
     postgresql: PostgreSQL,
 ) -> None:
     """Nothing the child does, its garbage collection included, sends a byte to the server."""
-    driver = postgresql.driver()
-    conn = await driver.connect()
-    (descriptor,) = driver.filenos(conn)
+    status, descriptors = await forked(PostgreSQLDriver, **postgresql.options)
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # forking where threads run is deprecated since Python 3.12
-        child = os.fork()
-        if child == 0:
-            try:
-                inherited = weakref.ref(conn)
-                del conn
-                gc.collect()
-                os.close(descriptor)  # as the pool does
-                os._exit(0 if inherited() is not None else 3)
-            finally:
-                os._exit(4)
-    _, status = await asyncio.to_thread(os.waitpid, child, 0)
-    answer = await postgresql.ask(conn, 4)
-    await driver.close(conn)
-
-    assert os.waitstatus_to_exitcode(status) == 0
-    assert answer == 4
+    assert status == 0
+    assert descriptors == []
 
 
 async def test_a_closed_connection_has_no_descriptors(postgresql: PostgreSQL) -> None:

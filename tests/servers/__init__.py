@@ -5,16 +5,23 @@
 knows its binaries. Run as a program (`python -m tests.servers`) it installs what is missing.
 """
 
+from tests.servers.mariadb import MariaDBServer, MariaDBTemplate, Visitor
 from tests.servers.ports import free_port
 from tests.servers.postgres import Client, PostgresServer, PostgresTemplate
+from tests.servers.redis import RedisClient, RedisServer
 from tests.servers.server import BinariesMissing, Server, ServerFailed
 
 __all__ = [
     "BinariesMissing",
     "Client",
+    "MariaDBServer",
+    "MariaDBTemplate",
     "PostgresServer",
     "PostgresTemplate",
+    "RedisClient",
+    "RedisServer",
     "Server",
     "ServerFailed",
+    "Visitor",
     "free_port",
 ]

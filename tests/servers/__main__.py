@@ -11,11 +11,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.servers import postgres
+from tests.servers import mariadb, postgres, redis
 from tests.servers.server import BinariesMissing
 
 NEEDED: Final[Mapping[str, tuple[Callable[[], Path], str]]] = {
+    "MariaDB": (mariadb.find_binaries, mariadb.DEBIAN_PACKAGE),
     "PostgreSQL": (postgres.find_binaries, postgres.DEBIAN_PACKAGE),
+    "Redis": (redis.find_binaries, redis.DEBIAN_PACKAGE),
 }
 
 

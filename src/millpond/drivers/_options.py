@@ -4,17 +4,21 @@ A value that may be a secret is never repeated in a message.
 """
 
 import difflib
-import math
-from collections.abc import Callable, Collection, Mapping
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
 
+from millpond.settings import LARGEST, must_be, shown
+
 _TRUTHS: Final = {
     **dict.fromkeys(("true", "yes", "on", "1"), True),
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
+
+_WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*", re.ASCII)
 
 
 def text(name: str, value: object, *, optional: bool = True) -> None:
@@ -35,6 +39,31 @@ def text(name: str, value: object, *, optional: bool = True) -> None:
         raise ValueError(f"{name}: must not hold NUL")
 
 
+def texts(name: str, value: object) -> None:
+    """Refuse what is not a list of texts that are not empty, or None.
+
+    Raises:
+        ValueError: names the option.
+    """
+    if value is None:
+        return
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        raise ValueError(f"{name}: must be a list of texts or None, got {type(value).__name__}")
+    for each in value:
+        text(name, each, optional=False)
+
+
+def word(name: str, value: object) -> None:
+    """Refuse what is not a name of letters, digits, `_` and `.`, as of a server's variable, or None.
+
+    Raises:
+        ValueError: names the option.
+    """
+    text(name, value)
+    if isinstance(value, str) and not _WORD.fullmatch(value):
+        raise ValueError(f"{name}: {value!r} is not a name of letters, digits, _ and .")
+
+
 def whole(name: str, value: object, *, least: int, most: int | None = None) -> None:
     """Refuse what is not a whole number from `least` to `most`.
 
@@ -44,11 +73,11 @@ def whole(name: str, value: object, *, least: int, most: int | None = None) -> N
     if (
         isinstance(value, bool)
         or not isinstance(value, int)
-        or value < least
+        or not least <= value < LARGEST
         or (most is not None and value > most)
     ):
         bounds = f"from {least} to {most}" if most is not None else f">= {least}"
-        raise ValueError(f"{name}: must be a whole number {bounds}, got {value!r}")
+        raise ValueError(f"{name}: {must_be(f'a whole number {bounds}', value)}, got {shown(value)!r}")
 
 
 def seconds(name: str, value: object, *, optional: bool = True, zero: bool = False) -> None:
@@ -62,12 +91,12 @@ def seconds(name: str, value: object, *, optional: bool = True, zero: bool = Fal
     if (
         isinstance(value, bool)
         or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value < 0
+        or not 0 <= value < LARGEST
         or (value == 0 and not zero)
     ):
         bounds = (">= 0" if zero else "> 0") + (", or None" if optional else "")
-        raise ValueError(f"{name}: must be a number of seconds {bounds}, got {value!r}")
+        words = must_be(f"a number of seconds {bounds}", value)
+        raise ValueError(f"{name}: {words}, got {shown(value)!r}")
 
 
 def one_of(name: str, value: object, choices: Collection[str]) -> None:
@@ -88,6 +117,16 @@ def flag(name: str, value: object) -> None:
     """
     if not isinstance(value, bool):
         raise ValueError(f"{name}: must be true or false, got {value!r}")
+
+
+def password(value: object) -> None:
+    """Refuse what is neither a text nor a function that can be asked for one.
+
+    Raises:
+        ValueError: says of what type it is, and not what it is.
+    """
+    if not (value is None or isinstance(value, str) or callable(value)):
+        raise ValueError(f"password: must be a text, a function or None, got {type(value).__name__}")
 
 
 def mapping(name: str, value: object, *, of: tuple[type, ...]) -> Mapping[str, Any]:
@@ -223,6 +262,31 @@ def from_query(
         except ValueError:
             raise ValueError(f"the URL's value of {key!r} is not of its kind") from None
     return options
+
+
+def with_query(
+    said: Mapping[str, Any],
+    query: Mapping[str, str],
+    takes: Mapping[str, Callable[[str], Any]],
+    aliases: Mapping[str, str],
+) -> dict[str, Any]:
+    """Options out of both halves of a URL.
+
+    Args:
+        said: by the part before the `?`; None where it says nothing.
+        query: as for `from_query`.
+        takes: as for `from_query`.
+        aliases: as for `from_query`.
+
+    Raises:
+        ValueError: as `from_query`, or both halves name one option.
+    """
+    options = {name: value for name, value in said.items() if value is not None}
+    asked = from_query(query, takes, aliases)
+    for name in asked:
+        if name in options:
+            raise ValueError(f"the URL names {name} twice")
+    return {**options, **asked}
 
 
 def truth(value: str) -> bool:

@@ -3,15 +3,20 @@
 Nothing here knows a backend, and nothing here needs a client library.
 """
 
+import contextlib
+import inspect
 import json
 import os
 import socket
 import sys
 import weakref
 from collections import deque
-from collections.abc import Iterator
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Any, Final, TypeAlias
 from urllib.parse import quote, quote_plus
+
+Password: TypeAlias = str | Callable[[], str | Awaitable[str]]
+"""A password, or a function, sync or async, that is asked for it at each connect."""
 
 _MOST_ERRORS: Final = 64
 _SECRETS_REMEMBERED: Final = 8
@@ -71,22 +76,39 @@ class Secrets:
         return text
 
 
-def quoted(*parts: str, most_bytes: int | None = None) -> str:
-    """A name as an SQL identifier in double quotes; several parts are joined by dots.
+async def ask(password: Password, secrets: Secrets) -> str:
+    """The password of now; `secrets` masks it from then on.
+
+    Raises:
+        TypeError: the function returned something else than a text; says what, and not which.
+        Exception: whatever the function raises.
+    """
+    answer = password() if callable(password) else password
+    if inspect.isawaitable(answer):
+        answer = await answer
+    if not isinstance(answer, str):
+        raise TypeError(f"password: the function must return a text, it returned {type(answer).__name__}")
+    secrets.add(answer)
+    return answer
+
+
+def quoted(*parts: str, most_bytes: int | None = None, mark: str = '"') -> str:
+    """A name as an SQL identifier in quotes; several parts are joined by dots.
 
     Args:
         parts: the name, or schema and name. They may hold dots and quotes.
         most_bytes: the longest a part may be in UTF-8; None: any length.
+        mark: the quote; doubled where it stands in a part.
 
     Raises:
         ValueError: a part is empty, too long, not text that UTF-8 can carry, or holds NUL.
     """
     if not parts:
         raise ValueError("an identifier needs at least one part")
-    return ".".join(_quoted(part, most_bytes) for part in parts)
+    return ".".join(_quoted(part, most_bytes, mark) for part in parts)
 
 
-def _quoted(part: str, most_bytes: int | None) -> str:
+def _quoted(part: str, most_bytes: int | None, mark: str) -> str:
     if not part:
         raise ValueError("an identifier must not be empty")
     if "\0" in part:
@@ -98,7 +120,7 @@ def _quoted(part: str, most_bytes: int | None) -> str:
     if most_bytes is not None and size > most_bytes:
         # The server would cut it off, and so name something else.
         raise ValueError(f"an identifier has at most {most_bytes} bytes, this one has {size}: {part!r}")
-    return '"' + part.replace('"', '""') + '"'
+    return mark + part.replace(mark, mark * 2) + mark
 
 
 def tune_socket(sock: Any, *, keepalive: float | None, user_timeout: float | None) -> None:
@@ -126,6 +148,19 @@ def tune_socket(sock: Any, *, keepalive: float | None, user_timeout: float | Non
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
     if user_timeout is not None and sys.platform == "linux":
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, max(1, round(user_timeout * 1000)))
+
+
+def cut(abort: Callable[[], object], transport: Any) -> None:
+    """Cut a connection by its own `abort`; where that fails, by what `transport` is made of; never raises."""
+    try:
+        abort()
+    except Exception:
+        # The loop is closed, so nobody would ever carry out what asyncio now has in hand: hang up, so
+        # that the server need not wait for us, and do at once what the loop would have done next.
+        with contextlib.suppress(Exception):
+            transport.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(Exception):
+            transport._call_connection_lost(None)
 
 
 _live: Final[weakref.WeakSet[Any]] = weakref.WeakSet()

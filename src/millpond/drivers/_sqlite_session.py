@@ -5,15 +5,17 @@ All of it is the standard library's; what borrowers hold is aiosqlite's and live
 
 import asyncio
 import contextlib
+import os
 import queue
 import sqlite3
 import threading
 import uuid
 import weakref
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from millpond.drivers._shared import quoted
+from millpond.drivers._shared import Unfit, quoted
 
 # Pragmas that belong to a session, not to the file. What they were after connecting, they are after a reset.
 _SESSION_PRAGMAS: Final = (
@@ -45,7 +47,9 @@ class Session(sqlite3.Connection):
     opened_row_factory: Any = None
     opened_isolation_level: Any = None
     opened_pragmas: Mapping[str, Any]
-    opened_file: tuple[int, int] | None = None  # device and inode
+    opened_path: Path | None = None  # None: a database in memory
+    opened_file: tuple[int, int] | None = None  # device and inode; an open file's are given to no other
+    is_orphaned = False  # its file was once seen to be gone from its path
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -87,6 +91,39 @@ class Session(sqlite3.Connection):
         """Take the present state for the one to come back to."""
         self.opened_pragmas = {name: self.pragma(name) for name in _SESSION_PRAGMAS}
 
+    def note_file(self, path: Path) -> None:
+        """Take the file at `path` for the one that is open.
+
+        Raises:
+            Unfit: there is none any more.
+        """
+        self.opened_path, self.opened_file = path, _file_at(path)
+        self.verify_file()
+
+    def verify_file(self) -> None:
+        """See that the path still leads to the file that is open; one look at the directory.
+
+        SQLite does not look: it goes on writing to a file that nobody can find.
+
+        Raises:
+            Unfit: the file was deleted or replaced.
+        """
+        if self.opened_path is None:
+            return
+        if self.opened_file is None or _file_at(self.opened_path) != self.opened_file:
+            self.is_orphaned = True
+            raise Unfit(f"the file {str(self.opened_path)!r} was deleted or replaced")
+
+    def commit(self) -> None:
+        """Commit to a file that others can find.
+
+        Raises:
+            Unfit: it was committed to a file that is gone: nobody will read it.
+        """
+        super().commit()
+        # Afterwards: a file that goes away later takes with it what was stored, as files do.
+        self.verify_file()
+
     def roll_back(self) -> None:
         """Close what is open: cursors and a transaction."""
         for cursor in list(self._cursors):
@@ -119,6 +156,15 @@ class Session(sqlite3.Connection):
             if value is not None and self.pragma(name) != value:
                 self.set_pragma(name, value)
         self.row_factory = self.opened_row_factory
+
+
+def _file_at(path: Path) -> tuple[int, int] | None:
+    """Which file the path means now; None: no file."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 _Order: TypeAlias = tuple[asyncio.Future[Any] | None, Callable[[], Any]]

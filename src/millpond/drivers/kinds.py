@@ -34,8 +34,13 @@ class _Own(NamedTuple):
 
 
 _OWN: Final[Mapping[str, _Own]] = {
+    "grpc": _Own("millpond.drivers.grpc", "GrpcDriver", "grpc", ("grpc", "grpcs")),
     "postgresql": _Own(
         "millpond.drivers.postgresql", "PostgreSQLDriver", "postgresql", ("postgresql", "postgres")
+    ),
+    "mysql": _Own("millpond.drivers.mysql", "MySQLDriver", "mysql", ("mysql", "mariadb")),
+    "redis": _Own(
+        "millpond.drivers.redis", "RedisDriver", "redis", ("redis", "rediss", "valkey", "valkeys", "unix")
     ),
     "sqlite": _Own("millpond.drivers.sqlite", "SQLiteDriver", "sqlite", ("sqlite",)),
 }
@@ -128,7 +133,10 @@ def settings_for(kind: AnyKind, given: Mapping[str, Any]) -> PoolSettings:
     if isinstance(least, int):
         max_size = max(max_size, least)
     min_size = min(min_size, *(each for each in (most, idle) if isinstance(each, int)), max_size)
-    return PoolSettings().changed(**{"min_size": min_size, "max_size": max_size, **given})
+    sizes = {"min_size": min_size, "max_size": max_size}
+    # Only kinds whose connections can be shared say how many may share one.
+    sizes["max_leases_per_connection"] = getattr(kind, "default_leases", 1)
+    return PoolSettings().changed(**{**sizes, **given})
 
 
 def near(name: str, known: Iterable[str]) -> str:

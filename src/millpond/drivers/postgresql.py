@@ -21,18 +21,25 @@ Broken is what asyncpg knows to be closed, and errors of classes 08, 57P and 25P
 that failed, and any error of the borrower's own, says nothing about the connection.
 """
 
-import contextlib
 import copy
-import inspect
 import os
-import socket
 import ssl as tls
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 from millpond.driver import Verdict
 from millpond.drivers import _options as check
-from millpond.drivers._shared import Secrets, Unfit, chain, outlive_fork, quoted, tune_socket
+from millpond.drivers._shared import (
+    Password,
+    Secrets,
+    Unfit,
+    ask,
+    chain,
+    cut,
+    outlive_fork,
+    quoted,
+    tune_socket,
+)
 from millpond.drivers._tls import BadTlsFile, TlsFiles, tls_context
 from millpond.errors import MissingExtra
 from millpond.settings import PoolSettings, ResetLevel
@@ -48,7 +55,6 @@ if TYPE_CHECKING:
 else:
     _Connection = asyncpg.Connection
 
-Password: TypeAlias = str | Callable[[], str | Awaitable[str]]
 SslMode: TypeAlias = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 Session: TypeAlias = Literal["any", "read-write"]
 
@@ -218,8 +224,7 @@ class PostgreSQLDriver:
         check.whole("port", port, least=1, most=65535)
         check.text("database", database)
         check.text("user", user)
-        if not (password is None or isinstance(password, str) or callable(password)):
-            raise ValueError(f"password: must be a text, a function or None, got {type(password).__name__}")
+        check.password(password)
         check.one_of("ssl", ssl, get_args(SslMode))
         files = TlsFiles(root_cert=ssl_root_cert, cert=ssl_cert, key=ssl_key)
         files.check(ssl)
@@ -277,12 +282,7 @@ class PostgreSQLDriver:
             "user": parts.user,
             "password": parts.password,
         }
-        options = {name: value for name, value in said.items() if value is not None}
-        asked = check.from_query(parts.query, _IN_URL, _LIBPQ_NAMES)
-        for name in asked:
-            if name in options:
-                raise ValueError(f"the URL names {name} twice")
-        return {**options, **asked}
+        return check.with_query(said, parts.query, _IN_URL, _LIBPQ_NAMES)
 
     @staticmethod
     def quote_identifier(*parts: str) -> str:
@@ -331,7 +331,13 @@ class PostgreSQLDriver:
             "server_settings": self._server_settings,
             "target_session_attrs": "any",  # or PGTARGETSESSIONATTRS would decide
         }
-        conn = await asyncpg.connect(connection_class=PostgreSQLConnection, **options)
+        try:
+            conn = await asyncpg.connect(connection_class=PostgreSQLConnection, **options)
+        except OSError as error:
+            if not self.host.startswith("/") or error.errno is None or error.filename is not None:
+                raise
+            # Of a Unix socket the system does not say which.
+            raise OSError(error.errno, error.strerror, f"{self.host}/.s.PGSQL.{self.port}") from error
         outlive_fork(conn)
         try:
             tune_socket(conn.wire, keepalive=self._keepalive, user_timeout=self._user_timeout)
@@ -376,15 +382,7 @@ class PostgreSQLDriver:
 
     def terminate(self, conn: PostgreSQLConnection) -> None:
         """Cut the connection at once, in whatever state it is, even when its loop is closed."""
-        try:
-            conn.terminate()
-        except Exception:
-            # The loop is closed, so nobody would ever carry out what asyncio now has in hand: hang up, so
-            # that the server need not wait for us, and do at once what the loop would have done next.
-            with contextlib.suppress(Exception):
-                conn.wire.shutdown(socket.SHUT_RDWR)
-            with contextlib.suppress(Exception):
-                conn._transport._call_connection_lost(None)
+        cut(conn.terminate, conn._transport)
 
     def is_closed(self, conn: PostgreSQLConnection) -> bool:
         """True when asyncpg knows it: it hears of it as soon as the peer closes."""
@@ -429,13 +427,8 @@ class PostgreSQLDriver:
 
     async def _ask_password(self) -> str:
         """The password of now; asyncpg calls this at each connect and keeps only the question."""
-        answer = self._password() if callable(self._password) else self._password
-        if inspect.isawaitable(answer):
-            answer = await answer
-        if not isinstance(answer, str):
-            raise TypeError(f"password: the function must return a text, it returned {type(answer).__name__}")
-        self._secrets.add(answer)
-        return answer
+        assert self._password is not None  # noqa: S101 - or asyncpg were not given this function
+        return await ask(self._password, self._secrets)
 
     async def _tls(self) -> tls.SSLContext | str | bool:
         if self._ssl == "disable":

@@ -17,6 +17,11 @@ it as `row_factory`.
 
 Broken is a connection that was closed, and a file that is damaged, unreadable or no database.
 A full disk, a busy database, any error of the borrower's own says nothing about the connection.
+
+A file that is deleted or replaced while it is open would go on taking rows that nobody can
+read. `commit()` looks for it and raises `Unfit` when it is gone, and so do resets and pings;
+all connections to it are closed then. Statements that commit by themselves (`autocommit`, a
+COMMIT as text) do not look: `commit()` after them does, also when there is nothing to commit.
 """
 
 import asyncio
@@ -34,7 +39,7 @@ from urllib.parse import unquote
 
 from millpond.driver import Verdict
 from millpond.drivers import _options as check
-from millpond.drivers._shared import Unfit, chain, outlive_fork, quoted
+from millpond.drivers._shared import chain, outlive_fork, quoted
 from millpond.drivers._sqlite_session import Memory, Session, Worker
 from millpond.errors import MissingExtra
 from millpond.settings import PoolSettings, ResetLevel
@@ -67,7 +72,14 @@ _PERMANENT: Final = frozenset(
         sqlite3.SQLITE_AUTH,
     }
 )
-_NO_SUCH_PLACE: Final = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST})
+_NO_DATABASE: Final = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
+_NO_ACCESS: Final = frozenset(
+    {sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_IOERR}
+)
+_NO_SUCH_PLACE: Final = frozenset({
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG,
+    errno.ELOOP,
+})  # fmt: skip
 
 
 class CannotOpen(sqlite3.OperationalError):
@@ -120,6 +132,11 @@ class SQLiteConnection(aiosqlite.Connection):
     def is_unsettled(self) -> bool:
         """There is a statement on its way, or an open transaction."""
         return self.worker.is_busy or self.in_transaction
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Its file was once seen to be gone from its path."""
+        return self.worker.session is not None and self.worker.session.is_orphaned
 
     @property
     def session(self) -> Session:
@@ -277,11 +294,11 @@ class SQLiteDriver:
         It may wait for up to `busy_timeout` where a cancelled statement waits for a lock.
 
         Raises:
+            Unfit: the file was deleted or replaced.
             sqlite3.Error, ValueError: it could not be done; terminate it.
         """
         conn.worker.interrupt()
-        session = conn.session
-        await conn.run(session.restore if self._reset_level == "full" else session.roll_back)
+        await conn.run(self._clean, conn.session)
 
     async def close(self, conn: SQLiteConnection) -> None:
         """Let it finish what it was told, close it, and wait for its thread."""
@@ -298,6 +315,8 @@ class SQLiteDriver:
 
     def after_lease(self, conn: SQLiteConnection, error: BaseException | None) -> Verdict:
         """Judge a connection by what is known of it here, and by what `error` and its causes say."""
+        if conn.is_orphaned or any(_says_file_is_gone(each) for each in chain(error)):
+            return Verdict.DISCARD_ALL
         if conn.is_closed or any(_result_code(each) in _FATAL for each in chain(error)):
             return Verdict.DISCARD
         match self._reset_level:
@@ -333,13 +352,17 @@ class SQLiteDriver:
                 check_same_thread=False,  # for interrupt() and in_transaction; the rest stays in the thread
                 factory=Session,
             )
-        except sqlite3.OperationalError as error:
-            raise self._explained(error) from error
-        try:
-            self._prepare(session)
-        except BaseException:
-            session.close()
-            raise
+            try:
+                self._prepare(session)
+            except BaseException:
+                session.close()
+                raise
+        except sqlite3.DatabaseError as error:
+            # Much of what is wrong with a file shows only at the first statement.
+            why = self._why(error)
+            if why is None:
+                raise
+            raise CannotOpen(f"cannot open {self.database!r}: {why}") from error
         return session
 
     @property
@@ -361,7 +384,7 @@ class SQLiteDriver:
     def _prepare(self, session: Session) -> None:
         if self._memory is None:
             self._set_journal_mode(session)
-            session.opened_file = self._file()
+            session.note_file(self._path)
         known = {name for (name,) in session.execute("PRAGMA pragma_list")}
         for name in self._more_pragmas:
             # SQLite itself ignores what it does not know.
@@ -383,34 +406,26 @@ class SQLiteDriver:
                 f"cannot open {self.database!r} with journal_mode {self._journal_mode!r}: it stays {mode!r}"
             )
 
-    def _file(self) -> tuple[int, int] | None:
-        """Which file the path means now; None: no file."""
-        try:
-            status = os.stat(self._path)
-        except OSError:
+    def _why(self, error: sqlite3.DatabaseError) -> str | None:
+        """Why the file cannot be opened, where we can see it; SQLite says little, and not always the same."""
+        code = _result_code(error)
+        if code in _NO_DATABASE:
+            return str(error)
+        if self._memory is not None or code not in _NO_ACCESS:
             return None
-        return status.st_dev, status.st_ino
+        why = _fault_of_place(self._path, must_exist=not self._create)
+        # Nothing to be seen, for example too many open files: that passes. But read-only stays so.
+        return why or ("it is read-only" if code == sqlite3.SQLITE_READONLY else None)
 
-    def _explained(self, error: sqlite3.OperationalError) -> sqlite3.OperationalError:
-        """The same error with its reason where we can see it: SQLite says only that it could not open."""
-        if _result_code(error) != sqlite3.SQLITE_CANTOPEN:
-            return error
-        path, directory = self._path, self._path.parent
-        if path.is_dir():
-            why = "it is a directory"
-        elif not directory.is_dir():
-            why = f"there is no directory {str(directory)!r}"
-        elif not path.exists() and not self._create:
-            why = "there is no such file, and create is false"
-        elif not os.access(path if path.exists() else directory, os.R_OK | os.W_OK):
-            why = "permission denied"
+    def _clean(self, session: Session) -> None:
+        session.verify_file()
+        if self._reset_level == "full":
+            session.restore()
         else:
-            return error  # for example too many open files: that passes
-        return CannotOpen(f"cannot open {self.database!r}: {why}")
+            session.roll_back()
 
     def _look(self, session: Session) -> None:
-        if self._memory is None and self._file() != session.opened_file:
-            raise Unfit(f"the file {self.database!r} was deleted or replaced")
+        session.verify_file()
         try:
             session.pragma("schema_version")
         except sqlite3.OperationalError as error:
@@ -422,6 +437,40 @@ def _result_code(error: BaseException) -> int | None:
     """SQLite's primary result code; None for what is not an error of SQLite's."""
     code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
     return None if code is None else code & 0xFF
+
+
+def _fault_of_place(path: Path, *, must_exist: bool) -> str | None:
+    """What about this path keeps a database from being opened there; None: nothing that can be seen."""
+    directory = path.parent
+    try:
+        directory.stat()
+    except PermissionError:
+        return "permission denied"
+    except OSError:
+        return f"there is no directory {str(directory)!r}"
+    if os.path.isdir(path):
+        return "it is a directory"
+    is_there = os.path.exists(path)
+    if must_exist and not is_there and _may(directory, os.X_OK):
+        return "there is no such file, and create is false"
+    if os.statvfs(directory).f_flag & os.ST_RDONLY:
+        return "its file system is read-only"
+    if (is_there and not _may(path, os.R_OK | os.W_OK)) or not _may(directory, os.X_OK):
+        return "permission denied"
+    if not _may(directory, os.W_OK):
+        # A database that can be written has a journal, which comes and goes.
+        return f"permission denied to write beside it, in {str(directory)!r}"
+    return None
+
+
+def _may(path: Path, mode: int) -> bool:
+    """Whether this process may, as who it is now; False too where the file system forbids it to everybody."""
+    return os.access(path, mode, effective_ids=os.access in os.supports_effective_ids)
+
+
+def _says_file_is_gone(error: BaseException) -> bool:
+    """SQLite's own word for it, which it has only where there is no write-ahead log."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_READONLY_DBMOVED
 
 
 _IN_URL: Final[Mapping[str, Callable[[str], Any]]] = {
