@@ -2,12 +2,14 @@
 
 import re
 import socket
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from millpond.gateway.modules import KINDS
 from tests.cli.command import Ran, check, here, millpond, write
 from tests.gateway.service import postgresql
 from tests.servers import PostgresServer, free_port
@@ -54,6 +56,7 @@ def test_all_well(tmp_path: Path, postgres: PostgresServer) -> None:
         ),
         ({"events": {**SQLITE, "pool_max_size": SECRET}}, ["events.pool_max_size"]),
         ({"events": {**SQLITE, "database": "${PLANTED_NOWHERE}"}}, ["events.database", "PLANTED_NOWHERE"]),
+        ({"events": {**SQLITE, "pool_max_size": 10**400}}, ["events.pool_max_size", "1e+12"]),
         ({"events": {"type": "postgresql", "password": [SECRET]}}, ["events.password"]),
         ({"events": {"url": f"postgresql://u:{SECRET}@h:port/d"}}, ["events.url"]),
     ],
@@ -105,7 +108,7 @@ def test_wrong_webhooks_are_told_too(tmp_path: Path, hooks: Any, words: list[str
     [
         ({"connection": "evnts"}, ["connection", "/hook", "did you mean 'events'?"]),
         ({"connection": "events", "type": "postgresql"}, ["type", "/hook", "'events'", "'sqlite'"]),
-        ({"connection": "events", "type": "redis"}, ["type", "known: postgresql, sqlite"]),
+        ({"connection": "events", "type": "redis"}, ["type", f"known: {', '.join(KINDS)}"]),
         ({"connection": "events", "columns": {"body": "body"}}, ["columns", "'body'", "$body"]),
         ({"connection": "events", "table": "a.b"}, ["table", "/hook"]),
         ({"connection": "events", "tabel": "x"}, ["tabel", "did you mean 'table'?"]),
@@ -193,7 +196,59 @@ def test_a_file_that_is_no_database_has_to_be_changed(tmp_path: Path) -> None:
 
     ran = check(tmp_path, {"events": {"type": "sqlite", "database": "text.db"}})
 
-    assert_one_line(ran, 2, "connections.json: events")
+    assert_one_line(ran, 2, "connections.json: events.database: ", "file is not a database")
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "words"),
+    [
+        ({"database": "/proc/nodir/x.db"}, "database", "its directory cannot be made"),
+        ({"database": "missing.db", "create": False}, "database", "there is no such file"),
+        ({"pragmas": {"cache_sise": 1}}, "pragmas", "has no 'cache_sise'"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_named_by_its_key(
+    tmp_path: Path, change: dict[str, Any], key: str, words: str
+) -> None:
+    """Exit status 2, and `serve` does not begin."""
+    ran = check(tmp_path, {"events": {**SQLITE, **change}})
+    served = here("serve", "--connections", "connections.json", directory=tmp_path)
+
+    assert_one_line(ran, 2, f"connections.json: events.{key}: is refused: ", words)
+    assert_one_line(served, 2, f"connections.json: events.{key}: is refused: ", words)
+
+
+def test_a_database_that_another_has_locked_is_named_by_its_key_too(tmp_path: Path) -> None:
+    """That may pass: exit status 1."""
+    other = sqlite3.connect(tmp_path / "x.db")
+    other.execute("BEGIN EXCLUSIVE")
+
+    ran = check(tmp_path, {"events": {"type": "sqlite", "database": "x.db", "busy_timeout": 0}})
+    other.close()
+
+    assert_one_line(ran, 1, "connections.json: events.database: cannot be reached: ", "locked")
+
+
+@pytest.mark.parametrize("make", [None, "directory", "file"])
+def test_a_unix_socket_that_is_not_there_is_named_with_its_path(tmp_path: Path, make: str | None) -> None:
+    """No directory, no socket in it, no directory but a file; the server may not have been started."""
+    place = tmp_path / "sockets"
+    if make == "directory":
+        place.mkdir()
+    elif make == "file":
+        place.touch()
+
+    ran = check(tmp_path, {"orders": {"type": "postgresql", "host": str(place), "user": "u"}})
+
+    assert_one_line(ran, 1, "connections.json: orders.host: cannot be reached: ", f"'{place}/.s.PGSQL.5432'")
+
+
+@pytest.mark.parametrize("content", [{}, "{}", '{"$schema": "x"}'])
+def test_no_connections_is_said(tmp_path: Path, content: Any) -> None:
+    """Nothing is wrong with that, but an empty line would not say so."""
+    ran = check(tmp_path, content)
+
+    assert (ran.status, ran.out, ran.err) == (0, "no connections\n", "")
 
 
 @pytest.mark.parametrize("change", [{"port": None}, {"host": "no-such-host.invalid"}])
@@ -210,6 +265,42 @@ def test_a_backend_that_is_not_there_is_not_the_files_fault(
     orders, events = ran.out.splitlines()
     assert re.fullmatch(r"orders  postgresql  unreachable", orders)
     assert re.fullmatch(r"events  sqlite      ok +\d+\.\d ms", events)
+
+
+URL = f"postgresql://app:{SECRET}@db/app"
+
+
+@pytest.mark.parametrize(
+    "connections",
+    [
+        {URL: {"type": "sqllite", "database": 5}},
+        {URL: SECRET},
+        {URL: SQLITE, "events": SQLITE},
+        {"events": {**SQLITE, URL: 1}},
+        {"events": {**SQLITE, "pool": {URL: 1}}},
+        {"events": {**SQLITE, "pragmas": {URL: 1}}},
+        f'{{"{URL}": 1, "{URL}": 1}}',
+        {f"password={SECRET}": SQLITE},
+    ],
+)
+def test_a_secret_in_the_place_of_a_name_is_told_once_and_not_repeated(
+    tmp_path: Path, connections: Any
+) -> None:
+    """A refused name is one fault; what stands below it is not looked at."""
+    assert_one_line(check(tmp_path, connections), 2, "connections.json: ", "***")
+
+
+@pytest.mark.parametrize(
+    "module",
+    [{"connection": URL}, {"columns": {URL: "/a"}, "table": ""}, {"columns": {URL: "a"}}, {URL: 1}],
+)
+def test_nor_is_one_in_the_webhooks(tmp_path: Path, module: dict[str, Any]) -> None:
+    """Of connections, columns and keys."""
+    modules = [{"type": "sqlite", "connection": "events", **module}]
+
+    assert_one_line(
+        check(tmp_path, {"events": SQLITE}, {"webhooks": [{"path": "/x", "modules": modules}]}), 2
+    )
 
 
 def test_a_url_is_never_repeated(tmp_path: Path) -> None:

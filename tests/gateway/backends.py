@@ -1,12 +1,12 @@
-"""The two databases that a gateway writes to, behind one face."""
+"""The databases that a gateway writes to, behind one face."""
 
 import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from tests.gateway.service import postgresql
-from tests.servers import PostgresServer
+from tests.gateway.service import mysql, postgresql
+from tests.servers import MariaDBServer, PostgresServer
 
 
 @dataclass
@@ -15,6 +15,8 @@ class Sqlite:
 
     path: Path
     kind = "sqlite"
+    number = "json_extract(body, '$.number')"
+    deepest = 500
 
     def connection(self, **more: Any) -> dict[str, Any]:
         return {"type": "sqlite", "database": str(self.path), **more}
@@ -34,9 +36,14 @@ class Sqlite:
         finally:
             connection.close()
 
+    def remove(self) -> None:
+        """Delete the file and its journals, whoever has them open."""
+        for each in self.path.parent.glob(f"{self.path.name}*"):
+            each.unlink()
+
     def numbers(self, table: str = "webhook_events") -> list[int]:
         """The number of each stored request of `Traffic`."""
-        return [int(row[0]) for row in self.run(f"SELECT json_extract(body, '$.number') FROM {table}")]
+        return [int(row[0]) for row in self.run(f"SELECT {self.number} FROM {table}")]
 
 
 @dataclass
@@ -46,6 +53,8 @@ class Postgres:
     server: PostgresServer
     database: str
     kind = "postgresql"
+    number = "body->>'number'"
+    deepest = 500
 
     def connection(self, **more: Any) -> dict[str, Any]:
         return postgresql(self.server, database=self.database, **more)
@@ -56,4 +65,32 @@ class Postgres:
 
     def numbers(self, table: str = "webhook_events") -> list[int]:
         """The number of each stored request of `Traffic`."""
-        return [int(row[0]) for row in self.run(f"SELECT body->>'number' FROM {table}")]
+        return [int(row[0]) for row in self.run(f"SELECT {self.number} FROM {table}")]
+
+
+@dataclass
+class MariaDB:
+    """A database on a private MariaDB server."""
+
+    server: MariaDBServer
+    database: str
+    kind = "mysql"
+    number = "json_value(body, '$.number')"
+    deepest = 30  # its JSON functions read no deeper than 32
+
+    def connection(self, **more: Any) -> dict[str, Any]:
+        return mysql(self.server, database=self.database, **more)
+
+    def run(self, sql: str) -> list[tuple[str, ...]]:
+        """Run statements, in which names stand in double quotes; rows come as texts, NULL as an empty one."""
+        return self.server.execute(
+            f"SET sql_mode = CONCAT(@@sql_mode, ',ANSI_QUOTES');\n{sql.strip().removesuffix(';')}",
+            database=self.database,
+        )
+
+    def numbers(self, table: str = "webhook_events") -> list[int]:
+        """The number of each stored request of `Traffic`."""
+        return [int(row[0]) for row in self.run(f"SELECT {self.number} FROM {table}")]
+
+
+Database: TypeAlias = Sqlite | Postgres | MariaDB

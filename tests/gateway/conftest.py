@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.backends import Postgres, Sqlite
-from tests.servers import PostgresServer
+from tests.gateway.backends import Database, MariaDB, Postgres, Sqlite
+from tests.servers import MariaDBServer, PostgresServer
 
 _numbers = count(1)
 
@@ -27,12 +27,18 @@ def postgres_backend(postgres: PostgresServer) -> Iterator[Postgres]:
     postgres.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def backend(request: pytest.FixtureRequest) -> Sqlite | Postgres:
+@pytest.fixture(scope="module")
+def mariadb_backend(mariadb: MariaDBServer) -> MariaDB:
+    """A database on the shared server for the tests of one module."""
+    name = f"gateway_{next(_numbers)}"
+    mariadb.execute(f"CREATE DATABASE {name}; GRANT ALL ON {name}.* TO {mariadb.user}@127.0.0.1")
+    return MariaDB(mariadb, name)
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgres", "mariadb"])
+def backend(request: pytest.FixtureRequest) -> Database:
     """Each of the databases in turn."""
-    found: Sqlite | Postgres = request.getfixturevalue(
-        "sqlite_backend" if request.param == "sqlite" else "postgres_backend"
-    )
+    found: Database = request.getfixturevalue(f"{request.param}_backend")
     return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.servers import PostgresServer, keeper
+from tests.servers import MariaDBServer, PostgresServer, keeper
 from tests.servers.processes import Process
 
 MILLPOND = Path(sys.executable).parent / "millpond"
@@ -28,7 +28,9 @@ def environment(**more: str) -> dict[str, str]:
     return {**kept, "PYTHONWARNINGS": "default", "COLUMNS": "80", **more}
 
 
-def postgresql(server: PostgresServer, *, database: str | None = None, **more: Any) -> dict[str, Any]:
+def postgresql(
+    server: PostgresServer | MariaDBServer, *, database: str | None = None, **more: Any
+) -> dict[str, Any]:
     """A connection to a private server, as connections.json spells it."""
     return {
         "type": "postgresql",
@@ -39,6 +41,11 @@ def postgresql(server: PostgresServer, *, database: str | None = None, **more: A
         "password": server.password,
         **more,
     }
+
+
+def mysql(server: MariaDBServer, *, database: str | None = None, **more: Any) -> dict[str, Any]:
+    """A connection to a private server, as connections.json spells it."""
+    return {**postgresql(server, database=database), "type": "mysql", **more}
 
 
 def hook(

@@ -131,9 +131,51 @@ def test_what_is_not_json_is_refused(content: bytes) -> None:
         body.parse(content)
 
     assert caught.value.status == 400
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None or caught.value.__suppress_context__
 
 
 def test_the_text_stays_as_it_was_sent() -> None:
     """Numbers keep their digits; only a byte order mark goes."""
     assert body.parse(b'\xef\xbb\xbf{"price": 1.10}') == ('{"price": 1.10}', {"price": 1.1})
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_a_body_is_as_deep_as_everybody_can_read_it_and_no_deeper(opening: str, closing: str) -> None:
+    """The limit is ours, the same whatever Python this is, and far below that of any database."""
+    levels = body.DEEPEST
+    text = opening * levels + "1" + closing * levels
+
+    assert body.parse(text.encode())[0] == text
+    with pytest.raises(Refused, match="nested more than 500 levels"):
+        body.parse((opening * (levels + 1) + "1" + closing * (levels + 1)).encode())
+
+
+def test_brackets_in_strings_are_not_levels() -> None:
+    """Nor are those of many lists that lie side by side."""
+    text = '["' + "[" * 2000 + '\\"[", ' + ", ".join(["[]"] * 1000) + "]"
+
+    assert len(body.parse(text.encode())[1]) == 1001
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000,
+        b"[" * 3000 + b"]" * 3000,
+        b'[{"a":' * 300 + b"[]" + b"}]" * 300,
+        b"[" + b"[[]],{}," * 1000 + b"[" * 500 + b"]" * 501,
+    ],
+    ids=["endless", "deep", "mixed", "wide and deep"],
+)
+def test_what_is_too_deep_is_told_so_however_it_is_made(content: bytes) -> None:
+    """Also where the parser itself gives up."""
+    with pytest.raises(Refused, match="nested more than 500 levels") as caught:
+        body.parse(content)
+
+    assert caught.value.status == 400
+
+
+def test_quotes_without_an_end_cost_no_more_than_other_text() -> None:
+    """A megabyte that a search for strings would go through again from each of its quotes."""
+    with pytest.raises(Refused, match="not a JSON document"):
+        body.parse(b'[""' + b",[]" * 501 + b',"' + b'\\"' * 500_000)

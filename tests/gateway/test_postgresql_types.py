@@ -32,6 +32,8 @@ def client(postgres_backend: Postgres, tmp_path_factory: pytest.TempPathFactory)
         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
         CREATE TABLE swallowing (body jsonb);
         CREATE TRIGGER swallow BEFORE INSERT ON swallowing FOR EACH ROW EXECUTE FUNCTION nothing();
+        CREATE TABLE bodies (doc json, docb jsonb, words text);
+        CREATE TABLE counts (n integer);
         CREATE TABLE forbidden (body jsonb);
         REVOKE ALL ON forbidden FROM PUBLIC, {postgres_backend.server.user};
         """
@@ -44,6 +46,8 @@ def client(postgres_backend: Postgres, tmp_path_factory: pytest.TempPathFactory)
         to("/typed", "audit.typed", columns={name: f"/{name}" for name in COLUMNS}),
         to("/deferred", "deferred", columns={"id": "/id"}),
         to("/swallowing", "swallowing"),
+        to("/bodies", "bodies", columns=dict.fromkeys(("doc", "docb", "words"), "$body")),
+        to("/counts", "counts", columns={"n": "$body"}),
         to("/forbidden", "forbidden"),
         to("/created", "audit.made_here", create_table=True),
     ]
@@ -135,3 +139,19 @@ def test_a_table_is_made_in_its_schema(client: httpx2.Client, postgres_backend: 
 
     rows = postgres_backend.run("SELECT id, body FROM audit.made_here ORDER BY id")
     assert [(number, json.loads(body)) for number, body in rows] == [("1", {"n": 0}), ("2", {"n": 1})]
+
+
+def test_a_body_that_is_null_is_a_document(client: httpx2.Client, postgres_backend: Postgres) -> None:
+    """Not a missing value, whatever the column; one that cannot hold it takes other bodies."""
+    bodies, counts = (
+        [
+            client.post(path, content=body, headers={"Content-Type": "application/json"})
+            for body in ("5", "null")
+        ]
+        for path in ("/bodies", "/counts")
+    )
+
+    assert [answer.status_code for answer in bodies] == [201, 201]
+    assert [answer.status_code for answer in counts] == [201, 422]
+    rows = postgres_backend.run("SELECT doc, docb, words FROM bodies ORDER BY words")
+    assert rows == [("5", "5", "5"), ("null", "null", "null")]

@@ -10,7 +10,7 @@ import pytest
 
 from tests.gateway.service import Service, environment
 from tests.gateway.traffic import client_of
-from tests.servers import PostgresServer
+from tests.servers import PostgresServer, free_port
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 
@@ -95,3 +95,49 @@ def test_both_sets_of_files_belong_together(suffix: str) -> None:
     (module,) = hook["modules"]
 
     assert connections[module["connection"]]["type"] == module["type"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--count", "0"], "--count must be at least 1"),
+        (["--concurrency", "0"], "--concurrency must be at least 1"),
+        (["--connection", "nope"], "there is no connection 'nope'"),
+        (["--connections", "nope.json"], "nope.json: cannot be read"),
+    ],
+)
+def test_the_load_says_in_a_line_what_it_cannot_do(arguments: list[str], words: str) -> None:
+    """Before anything is sent."""
+    command = [sys.executable, str(QUICKSTART / "load.py"), *arguments]
+
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
+
+    assert ran.returncode == 2
+    assert words in ran.stderr.splitlines()[-1]
+    assert "Traceback" not in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_the_load_tells_its_answers_although_nobody_answered(workplace: Path) -> None:
+    """Nor is there a table in which it could count."""
+    with serve(workplace, "") as service:
+        service.stop()
+        status, printed, errors = load(service, "--count", "3")
+
+    assert (status, errors) == (0, "")
+    assert printed["answers"] == "ConnectError: 3"
+    assert printed["stored"] == "0"
+
+
+def test_the_load_says_in_a_line_that_it_cannot_count(workplace: Path) -> None:
+    """The answers are told before; exit status 1, for the files are right."""
+    gone = {"type": "postgresql", "host": "127.0.0.1", "port": free_port(), "user": "u"}
+    gone["pool"] = {"connect_retries": 0}
+    with serve(workplace, "") as service:
+        (workplace / "connections.json").write_text(json.dumps({"quickstart": gone}))
+        status, printed, errors = load(service, "--count", "3")
+
+    assert status == 1
+    assert printed["answers"] == "201: 3"
+    assert errors.splitlines()[-1].startswith("load.py: pool 'quickstart': no connection")
+    assert "Traceback" not in errors

@@ -1,4 +1,4 @@
-"""A request becomes a row, in both databases; what cannot become one is refused without a word about why."""
+"""A request becomes a row, in each database; what cannot become one is refused without a word about why."""
 
 import asyncio
 import json
@@ -8,7 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.gateway.backends import Postgres, Sqlite
+from tests.gateway.backends import Database
 from tests.gateway.service import Service, hook
 from tests.gateway.traffic import client_of, open_client
 
@@ -18,7 +18,7 @@ JSON = {"Content-Type": "application/json"}
 
 
 @pytest.fixture(scope="module")
-def service(backend: Sqlite | Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(backend: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """One service for all tests here; each has hooks and tables of its own."""
     backend.run(
         """
@@ -34,6 +34,7 @@ def service(backend: Sqlite | Postgres, tmp_path_factory: pytest.TempPathFactory
     two = to("/two", "first", create_table=True)
     hooks = [
         to("/default", "webhook_events", create_table=True),
+        to("/deep", "deep", create_table=True),
         to("/mapped", ODD_TABLE, columns=MAPPED, create_table=True),
         to("/strict", "strict", columns={"id": "/id", "name": "/name", "age": "/age"}),
         to("/missing", "no_such_table"),
@@ -74,7 +75,7 @@ def assert_gives_nothing_away(answer: httpx2.Response) -> None:
         assert word not in text
 
 
-def test_a_request_is_stored_whole(client: httpx2.Client, backend: Sqlite | Postgres) -> None:
+def test_a_request_is_stored_whole(client: httpx2.Client, backend: Database) -> None:
     """The table is made at the first request; the receipt says how many rows were stored."""
     sent = {"hello": "wörld 🌊", "n": [1, 2.5, None, True]}
 
@@ -84,18 +85,30 @@ def test_a_request_is_stored_whole(client: httpx2.Client, backend: Sqlite | Post
     assert [json.loads(body) for (body,) in backend.run("SELECT body FROM webhook_events")].count(sent) == 1
 
 
-@pytest.mark.parametrize("body", ["[]", "5", "true", '"text"', "1.10", "123456789012345678901234567890"])
-def test_any_json_document_is_a_body(client: httpx2.Client, backend: Sqlite | Postgres, body: str) -> None:
-    """It need not be an object, and its numbers keep their digits."""
+@pytest.mark.parametrize(
+    "body", ["[]", "5", "true", "null", '"text"', "1.10", "123456789012345678901234567890"]
+)
+def test_any_json_document_is_a_body(client: httpx2.Client, backend: Database, body: str) -> None:
+    """It need not be an object, its numbers keep their digits, and null is no missing value."""
     answer = client.post("/default", content=body, headers=JSON)
 
     assert answer.status_code == 201
     assert (body,) in backend.run("SELECT body FROM webhook_events")
 
 
-async def test_many_first_requests_at_once_make_one_table(
-    service: Service, backend: Sqlite | Postgres
+def test_a_deep_body_is_stored_only_if_the_database_can_read_it(
+    client: httpx2.Client, backend: Database
 ) -> None:
+    """One row that cannot be read would fail every query that looks into the column."""
+    depths = (backend.deepest, 501, 3000)
+
+    answers = [client.post("/deep", content="[" * n + "]" * n, headers=JSON) for n in depths]
+
+    assert [answer.status_code for answer in answers] == [201, 400, 400]
+    assert backend.run(f"SELECT count(*), count({backend.number}) FROM deep") == [("1", "0")]
+
+
+async def test_many_first_requests_at_once_make_one_table(service: Service, backend: Database) -> None:
     """Whoever comes second to create it finds it there; nobody's request fails for that."""
     async with open_client(64) as client:
         answers = await asyncio.gather(
@@ -106,7 +119,7 @@ async def test_many_first_requests_at_once_make_one_table(
     assert all(len(backend.numbers(f"first_{table}")) == 8 for table in range(8))
 
 
-def test_columns_take_what_their_pointers_find(client: httpx2.Client, backend: Sqlite | Postgres) -> None:
+def test_columns_take_what_their_pointers_find(client: httpx2.Client, backend: Database) -> None:
     """Names are quoted, however odd; what a pointer does not find is NULL."""
     sent = {"order": {"id": 7}, "user": {"nom": "x"}}
 
@@ -121,7 +134,7 @@ def test_columns_take_what_their_pointers_find(client: httpx2.Client, backend: S
     assert json.loads(whole) == sent
 
 
-def test_values_are_never_part_of_a_statement(client: httpx2.Client, backend: Sqlite | Postgres) -> None:
+def test_values_are_never_part_of_a_statement(client: httpx2.Client, backend: Database) -> None:
     """What would be SQL in a careless gateway is a text like any other."""
     evil = "'); DROP TABLE strict; --"
 
@@ -173,9 +186,7 @@ def test_a_table_that_does_not_fit_is_ours_and_logged_once(
     assert " ERROR millpond.gateway: " in line
 
 
-def test_modules_run_in_order_and_the_first_failure_ends_it(
-    client: httpx2.Client, backend: Sqlite | Postgres
-) -> None:
+def test_modules_run_in_order_and_the_first_failure_ends_it(client: httpx2.Client, backend: Database) -> None:
     """There is no common transaction: what was stored before the failure stays."""
     answer = client.post("/two", json={"n": 1})
 

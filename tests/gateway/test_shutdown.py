@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.backends import Postgres, Sqlite
+from tests.gateway.backends import Database, Sqlite
 from tests.gateway.service import Service, hook
 from tests.gateway.traffic import Traffic, eventually
 
 
 @pytest.mark.parametrize("keep_alive", [True, False])
 async def test_no_request_is_lost_when_the_service_is_told_to_end(
-    backend: Sqlite | Postgres, workplace: Path, *, keep_alive: bool
+    backend: Database, workplace: Path, *, keep_alive: bool
 ) -> None:
     """Every 2xx has its row, every row its 2xx; whoever is not answered was never let in."""
     table = f"ended_{keep_alive}".lower()

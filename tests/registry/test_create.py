@@ -10,6 +10,7 @@ from millpond.drivers.sqlite import SQLiteDriver
 from millpond.errors import ConfigError, InvalidSettings
 from millpond.settings import PoolSettings
 from millpond.status import PoolState
+from tests.registry.known import KNOWN_SCHEMES
 
 URL = "postgresql://miller:grain@db/mill"
 
@@ -76,8 +77,8 @@ def test_an_unknown_keyword_is_answered_with_the_near_one(keywords: dict[str, An
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("hunter2", "the URL has no known URL scheme; known: postgres, postgresql, sqlite"),
-        ("hunter2://db", "the URL has no known URL scheme; known: postgres, postgresql, sqlite"),
+        ("hunter2", f"the URL has no known URL scheme; {KNOWN_SCHEMES}"),
+        ("hunter2://db", f"the URL has no known URL scheme; {KNOWN_SCHEMES}"),
         ("postgresql://a:hunter2@db/?x=hunter2", "the URL's key 'x' is not an option"),
     ],
 )
@@ -95,6 +96,14 @@ def test_a_url_that_is_no_text_is_a_type_error() -> None:
     """Its type is named, its value is not."""
     with pytest.raises(TypeError, match="create_pool\\(\\) needs a URL as text, got bytes"):
         create_pool(b"postgresql://a:hunter2@db")  # type: ignore[arg-type]
+
+
+def test_settings_that_are_no_record_are_a_type_error() -> None:
+    """What would be right is named."""
+    with pytest.raises(
+        TypeError, match="settings must be PoolSettings, got dict; single ones go as keywords"
+    ):
+        create_pool(URL, settings={"max_size": 3})  # type: ignore[arg-type]
 
 
 def test_values_out_of_range_are_refused() -> None:

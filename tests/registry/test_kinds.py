@@ -8,11 +8,13 @@ from importlib.metadata import entry_points
 import pytest
 
 from millpond.drivers.kinds import GROUP, Kinds, scheme_of, settings_for
+from millpond.drivers.mysql import MySQLDriver
 from millpond.drivers.postgresql import PostgreSQLDriver
 from millpond.drivers.sqlite import SQLiteDriver
 from millpond.errors import ConfigError, InvalidSettings
 from millpond.settings import PoolSettings
 from tests.registry.conftest import bare_driver
+from tests.registry.known import KINDS, KNOWN_KINDS, KNOWN_SCHEMES
 
 Install = Callable[..., None]
 
@@ -26,7 +28,14 @@ def refusal(get: Callable[[str], object], what: str) -> str:
     return problem
 
 
-@pytest.mark.parametrize(("kind", "driver"), [("postgresql", PostgreSQLDriver), ("sqlite", SQLiteDriver)])
+@pytest.mark.parametrize(
+    ("kind", "driver"),
+    [
+        ("mysql", MySQLDriver),
+        ("postgresql", PostgreSQLDriver),
+        ("sqlite", SQLiteDriver),
+    ],
+)
 def test_own_kinds_are_found_by_name_and_by_every_scheme(kind: str, driver: type) -> None:
     """The table here says what the driver itself says."""
     kinds = Kinds()
@@ -52,14 +61,14 @@ def test_an_unknown_kind_names_the_near_one_and_all() -> None:
     """A typing mistake is answered with the word that was meant."""
     said = refusal(Kinds().get, "postgres")
 
-    assert said == "is not a known kind; did you mean 'postgresql'?; known: postgresql, sqlite"
+    assert said == f"is not a known kind; did you mean 'postgresql'?; {KNOWN_KINDS}"
 
 
 def test_an_unknown_scheme_is_not_repeated() -> None:
     """What stands before :// may be the first part of a password."""
     said = refusal(Kinds().of_scheme, "hunter2")
 
-    assert said == "has no known URL scheme; known: postgres, postgresql, sqlite"
+    assert said == f"has no known URL scheme; {KNOWN_SCHEMES}"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +85,7 @@ def test_another_package_can_bring_a_kind(install: Install) -> None:
     install("granary_pool", "granary", bare_driver("granary"))
     kinds = Kinds()
 
-    assert kinds.names == ("granary", "postgresql", "sqlite")
+    assert kinds.names == tuple(sorted(("granary", *KINDS)))
     assert kinds.get("granary").kind == "granary"
     assert kinds.of_scheme("granary") is kinds.get("granary")
 
@@ -86,7 +95,7 @@ def test_another_package_cannot_replace_an_own_kind(install: Install) -> None:
     install("granary_pool", "postgresql", bare_driver("postgresql"))
 
     assert Kinds().get("postgresql") is PostgreSQLDriver
-    assert Kinds().names == ("postgresql", "sqlite")
+    assert Kinds().names == KINDS
 
 
 def test_one_kind_from_two_packages_is_refused(install: Install) -> None:
@@ -131,17 +140,18 @@ def test_a_broken_package_is_named_with_what_is_wrong(install: Install, source: 
 
     assert refusal(kinds.get, "granary") == fault
     assert kinds.of_scheme("sqlite") is SQLiteDriver
-    assert (
-        refusal(kinds.of_scheme, "granary") == "has no known URL scheme; known: postgres, postgresql, sqlite"
-    )
+    assert refusal(kinds.of_scheme, "granary") == f"has no known URL scheme; {KNOWN_SCHEMES}"
 
 
-@pytest.mark.parametrize(("kind", "client"), [("postgresql", "asyncpg"), ("sqlite", "aiosqlite")])
-def test_a_missing_client_library_names_the_extra(kind: str, client: str) -> None:
+@pytest.mark.parametrize(
+    ("kind", "clients"),
+    [("postgresql", ["asyncpg"]), ("sqlite", ["aiosqlite"]), ("mysql", ["asyncmy", "aiomysql"])],
+)
+def test_a_missing_client_library_names_the_extra(kind: str, clients: list[str]) -> None:
     """Asked in a process in which the client library cannot be imported."""
     program = f"""
 import sys
-sys.modules[{client!r}] = None
+sys.modules.update(dict.fromkeys({clients!r}))
 from millpond.drivers.kinds import Kinds
 from millpond.errors import MissingExtra
 try:
@@ -153,7 +163,7 @@ except MissingExtra as error:
 
     assert run.stderr == ""
     assert run.stdout.startswith(f"{kind} ")
-    assert f"needs the package '{client}': pip install 'millpond[{kind}]'" in run.stdout
+    assert f"needs the package '{clients[0]}': pip install 'millpond[{kind}]'" in run.stdout
 
 
 def test_looking_for_a_kind_loads_no_other() -> None:
@@ -161,13 +171,13 @@ def test_looking_for_a_kind_loads_no_other() -> None:
     program = """
 import sys
 from millpond.drivers.kinds import Kinds
-print(Kinds().names, "asyncpg" in sys.modules, "aiosqlite" in sys.modules)
+print(len(Kinds().names), "asyncpg" in sys.modules, "aiosqlite" in sys.modules)
 Kinds().of_scheme("sqlite")
 print("asyncpg" in sys.modules, "aiosqlite" in sys.modules)
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
 
-    assert (run.stdout, run.stderr) == ("('postgresql', 'sqlite') False False\nFalse True\n", "")
+    assert (run.stdout, run.stderr) == (f"{len(KINDS)} False False\nFalse True\n", "")
 
 
 @pytest.mark.parametrize(

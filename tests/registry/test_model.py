@@ -12,6 +12,7 @@ from millpond.registry.load import load_connections
 from millpond.registry.model import ConnectionConfig, connection_config
 from millpond.settings import PoolSettings
 from tests.registry.conftest import bare_driver
+from tests.registry.known import KNOWN_KINDS, KNOWN_SCHEMES
 
 Write = Callable[..., str]
 Install = Callable[..., None]
@@ -145,22 +146,22 @@ PORT = "a whole number >= 1 and <= 65535"
         ([], "orders: must be an object"),
         (
             {},
-            "orders.type: is missing, and there is no url that tells it; known: postgresql, sqlite",
+            f"orders.type: is missing, and there is no url that tells it; {KNOWN_KINDS}",
         ),
         (
             {"type": "postgres"},
-            "orders.type: is not a known kind; did you mean 'postgresql'?; known: postgresql, sqlite",
+            f"orders.type: is not a known kind; did you mean 'postgresql'?; {KNOWN_KINDS}",
         ),
-        ({"type": "hunter2"}, "orders.type: is not a known kind; known: postgresql, sqlite"),
+        ({"type": "hunter2"}, f"orders.type: is not a known kind; {KNOWN_KINDS}"),
         ({"type": ["postgresql"]}, "orders.type: must be a string"),
         ({"type": None, "url": "sqlite:///x"}, "orders.type: must be a string"),
         ({"url": 5}, "orders.url: must be a string"),
         ({"url": None}, "orders.url: must be a string"),
         (postgres(url=5), "orders.url: must be a string"),
-        ({"url": "hunter2"}, "orders.url: has no known URL scheme; known: postgres, postgresql, sqlite"),
+        ({"url": "hunter2"}, f"orders.url: has no known URL scheme; {KNOWN_SCHEMES}"),
         (
             {"url": "hunter2://db"},
-            "orders.url: has no known URL scheme; known: postgres, postgresql, sqlite",
+            f"orders.url: has no known URL scheme; {KNOWN_SCHEMES}",
         ),
         (
             {"type": "postgresql", "url": "sqlite:///x"},
@@ -431,3 +432,32 @@ def test_names_that_pydantic_uses_itself_are_options_like_any_other(install: Ins
     found = config({"type": "granary", "schema": "s", "copy": 2, "model_config": "m", "_no": 3})
 
     assert dict(found.options) == {"schema": "s", "copy": 2, "model_config": "m", "_no": 3}
+
+
+@pytest.mark.parametrize("number", [10**12, 10**400])
+@pytest.mark.parametrize(
+    ("key", "words"),
+    [
+        ("pool_max_size", "a whole number >= 1; no number may reach 1e+12"),
+        ("acquisition_timeout", "a number >= 0 or null; no number may reach 1e+12"),
+        ("port", "a whole number >= 1 and <= 65535"),
+    ],
+)
+def test_a_number_with_too_many_digits_is_one_line(key: str, words: str, number: int) -> None:
+    """It names the key and the limit, and does not list the digits."""
+    assert problems(postgres(**{key: number})) == (f"orders.{key}: must be {words}",)
+    if key == "pool_max_size":
+        nested = problems(postgres(pool={"max_size": number, "min_size": number}))
+        assert nested == (
+            "orders.pool.min_size: must be a whole number >= 0; no number may reach 1e+12",
+            f"orders.pool.max_size: must be {words}",
+        )
+
+
+@pytest.mark.parametrize("key", ["statement_cache_size", "command_timeout", "tcp_keepalive"])
+def test_an_option_with_too_many_digits_is_one_line(key: str) -> None:
+    """Also where only the driver knows the range."""
+    (problem,) = problems(postgres(**{key: 10**400}))
+
+    assert problem.startswith(f"orders.{key}: must be a ")
+    assert len(problem) < 150

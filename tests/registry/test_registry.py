@@ -18,6 +18,7 @@ from millpond.registry import ConnectionPoolRegistry, PoolHandle, RegistryStatus
 from millpond.settings import PoolSettings
 from millpond.status import PoolState
 from tests.registry.conftest import until
+from tests.registry.known import KNOWN_KINDS
 
 Write = Callable[..., str]
 Pool: TypeAlias = ConnectionPool[Any]
@@ -86,8 +87,7 @@ def test_a_bad_file_makes_no_registry(write: Write) -> None:
 
     assert caught.value.problems == (
         "connections.json: orders.database: is missing; must be a string",
-        "connections.json: stock.type: is not a known kind; did you mean 'sqlite'?; "
-        "known: postgresql, sqlite",
+        f"connections.json: stock.type: is not a known kind; did you mean 'sqlite'?; {KNOWN_KINDS}",
     )
 
 
@@ -250,6 +250,17 @@ def test_a_pool_of_ones_own_needs_a_free_and_proper_name(
         registry.add_pool("orders", own_pool)
     with pytest.raises(ConfigError, match="'a b': a connection's name may hold only letters"):
         registry.add_pool("a b", own_pool)
+
+
+@pytest.mark.parametrize("thing", [3, None, "sqlite://", PoolSettings(), ConnectionPool])
+def test_what_is_no_pool_cannot_be_added(registry: ConnectionPoolRegistry, thing: Any) -> None:
+    """Refused when it is added, not when somebody wants to borrow; nothing stays behind."""
+    with pytest.raises(
+        TypeError, match=r"add_pool\(\) needs a ConnectionPool, got (int|NoneType|str|.*Set|type)"
+    ):
+        registry.add_pool("mill", thing)
+
+    assert registry.names == ("orders", "stock")
 
 
 async def test_a_removed_name_is_unknown_at_once_and_its_pool_ends_well(

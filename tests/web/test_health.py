@@ -79,3 +79,13 @@ def test_both_are_in_the_openapi_document(connections_file: Written) -> None:
     for path, status in (("/health", "200"), ("/health/db", "200"), ("/health/db", "503")):
         content = document["paths"][path]["get"]["responses"][status]["content"]["application/json"]
         assert "$ref" in content["schema"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/db"])
+def test_a_probe_may_ask_without_wanting_the_answer(connections_file: Written, path: str) -> None:
+    """HEAD is what `curl -I` and many load balancers send."""
+    with TestClient(app_for(connections_file())) as client:
+        answer = client.head(path)
+
+    assert answer.status_code == 200
+    assert answer.content == b""

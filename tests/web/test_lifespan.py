@@ -1,5 +1,7 @@
 """A registry that lives as long as the application."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -105,3 +107,21 @@ def test_the_registry_is_closed_when_the_applications_own_end_fails(connections_
         pass
     with pytest.raises(PoolClosed):
         registry.acquire("events")
+
+
+@pytest.mark.parametrize("module", ["millpond.web", "millpond.gateway", "millpond.gateway.load"])
+def test_without_the_extra_the_error_names_it(module: str) -> None:
+    """Whichever part of it is imported."""
+    program = f"""
+import importlib.util
+from millpond import MissingExtra
+found = importlib.util.find_spec
+importlib.util.find_spec = lambda name, package=None: None if name == "fastapi" else found(name, package)
+try:
+    import {module}
+except MissingExtra as error:
+    print(error)
+"""
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+
+    assert "pip install 'millpond[web]'" in ran.stdout

@@ -24,7 +24,8 @@ async def check_files(connections: Path, webhooks: Path | None, timeout: float) 
         results = await check_all(loaded.registry, timeout=timeout)
     finally:
         await loaded.registry.close(timeout)
-    words.say(*words.aligned([_row(each) for each in results], right=frozenset({3})))
+    lines = words.aligned([_row(each) for each in results], right=frozenset({3}))
+    words.say(*(lines if results else ["no connections"]))
     words.complain(*(f"{connections}: {each.fault}" for each in results if each.fault is not None))
     return status_of(results)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -12,15 +13,23 @@ from millpond.errors import describe
 if TYPE_CHECKING:
     from millpond.registry import ConnectionPoolRegistry
 
-# Which key of the configuration an error points at, by the name of its type.
+# Which key of the configuration an error points at, by the name of its type or of one it is derived from.
 _KEYS: Final = {
     "InvalidPasswordError": "password",
     "InvalidAuthorizationSpecificationError": "user",
     "InvalidCatalogNameError": "database",
     "CannotOpen": "database",
+    "AuthenticationError": "password",
+    "BadDatabase": "database",
     "gaierror": "host",
     "ConnectionRefusedError": "port",
+    # A Unix socket: the host is its directory.
+    "FileNotFoundError": "host",
+    "NotADirectoryError": "host",
+    "PermissionError": "host",
 }
+# And by kind, where all that can go wrong is about one key.
+_KEYS_OF_KINDS: Final = {"sqlite": "database"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +85,25 @@ async def _check(registry: ConnectionPoolRegistry, name: str, timeout: float) ->
             finally:
                 driver.terminate(conn)
     except TimeoutError:
-        said, is_permanent = f"no answer within {timeout:g} s", False
+        said, is_permanent, key = f"no answer within {timeout:g} s", False, None
     except Exception as error:
         said, is_permanent = describe(error, getattr(driver, "redact", None)), driver.is_permanent(error)
+        key = _key(kind, driver, error)
     else:
         return Checked(name, kind, seconds)
-    key = _KEYS.get(said.partition(":")[0])
     where = f"{name}.{key}" if key else name
     what = "is refused" if is_permanent else "cannot be reached"
     return Checked(name, kind, time.monotonic() - started, f"{where}: {what}: {said}", is_permanent)
+
+
+def _key(kind: str, driver: object, error: Exception) -> str | None:
+    """The key that an error is about, if it is one that this kind has."""
+    known = inspect.signature(type(driver)).parameters
+    begins_with = str(error).partition(": ")[
+        0
+    ]  # so do the errors of our own drivers that are about an option
+    by_type = (_KEYS.get(each.__name__) for each in type(error).__mro__)
+    # A driver whose library has one type for many errors tells them apart itself.
+    told = driver.key_of(error) if hasattr(driver, "key_of") else None
+    candidates = (begins_with, told, *by_type, _KEYS_OF_KINDS.get(kind))
+    return next((key for key in candidates if key in known), None)

@@ -18,6 +18,7 @@ from millpond.cli import NOT_THERE, OK, TO_BE_CHANGED, words
 from millpond.cli.checking import check_all
 from millpond.cli.files import Loaded, load
 from millpond.cli.server import Server
+from millpond.errors import masked
 from millpond.gateway.service import create_app
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def _bound(serving: Serving) -> socket.socket:
 def _cannot_listen(serving: Serving, error: OSError) -> int:
     # A name that cannot be resolved has a negative number, which strerror does not know.
     why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error.strerror)
-    words.complain(f"cannot listen on {serving.host} port {serving.port}: {why.lower()}")
+    words.complain(f"cannot listen on {masked(serving.host)} port {serving.port}: {why.lower()}")
     return NOT_THERE
 
 

@@ -10,6 +10,13 @@ databases that are written to.
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
+from millpond.errors import MissingExtra
+
+if find_spec("fastapi") is None:
+    raise MissingExtra("web", needed_for="millpond.gateway", module="fastapi")
+
 from millpond.gateway.app import Gateway, Hook
 from millpond.gateway.load import load_webhooks
 from millpond.gateway.service import create_app

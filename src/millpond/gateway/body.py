@@ -11,6 +11,12 @@ from starlette.types import Receive
 
 from millpond.gateway.refusals import Disconnected, Refused
 
+DEEPEST: Final = 500
+"""Most levels of objects and lists in a body, so that whoever reads it back can.
+
+Measured: json in CPython 3.11 reads about 960, the JSON functions of SQLite 3.40 read 1,500 and not 3,000.
+"""
+
 _CLOSE: Final[Mapping[str, str]] = {"Connection": "close"}
 
 
@@ -73,13 +79,39 @@ def parse(body: bytes) -> tuple[str, Any]:
     nothing too deep or too long to be read back.
 
     Raises:
-        Refused: 400, it is not such a document.
+        Refused: 400, it is not such a document, or nested deeper than `DEEPEST`.
     """
     try:
         text = body.decode("utf-8-sig")
-        return text, json.loads(text, parse_constant=_no_constant, parse_float=_finite)
-    except (ValueError, RecursionError):
+        document = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except ValueError:
         raise Refused(400, "The body is not a JSON document.") from None
+    except RecursionError:
+        raise _too_deep() from None
+    # Whether the parser gives up, and where, differs from one Python to the next. What it has read is
+    # looked at, not the text: finding the brackets that stand in no string takes a parser.
+    if text.count("[") + text.count("{") > DEEPEST and _is_too_deep(document):
+        raise _too_deep()
+    return text, document
+
+
+def _is_too_deep(document: Any) -> bool:
+    """Counted level by level: a walk that goes down into each value would need a stack as deep."""
+    level = [document]
+    for _ in range(DEEPEST):
+        level = [
+            inner
+            for each in level
+            for inner in (each.values() if isinstance(each, dict) else each)
+            if isinstance(inner, dict | list)
+        ]
+        if not level:
+            return False
+    return True
+
+
+def _too_deep() -> Refused:
+    return Refused(400, f"The body is nested more than {DEEPEST} levels deep.")
 
 
 def _too_large(most: int) -> Refused:

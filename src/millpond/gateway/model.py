@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 
 from millpond.gateway.pointer import source
 from millpond.registry.options import scalar
+from millpond.registry.substitution import quoted
 
 LARGEST_BODY: Final = 1 << 20
 """Bytes a request's body may have where the hook says nothing: 1 MiB."""
@@ -54,7 +55,7 @@ class RowModule(_Strict):
             try:
                 source(words)
             except ValueError as error:
-                raise ValueError(f"{column!r} {error}") from None
+                raise ValueError(f"{quoted(column)} {error}") from None
         return {column: str(words) for column, words in columns.items()}
 
 
@@ -64,13 +65,19 @@ class PostgreSQLModule(RowModule):
     type: Literal["postgresql"]
 
 
+class MySQLModule(RowModule):
+    """Stores each request as a row in MySQL or MariaDB; `table` may have a database: `audit.events`."""
+
+    type: Literal["mysql"]
+
+
 class SQLiteModule(RowModule):
     """Stores each request as a row in SQLite."""
 
     type: Literal["sqlite"]
 
 
-Module: TypeAlias = Annotated[PostgreSQLModule | SQLiteModule, Field(discriminator="type")]
+Module: TypeAlias = Annotated[PostgreSQLModule | MySQLModule | SQLiteModule, Field(discriminator="type")]
 
 
 class Webhook(_Strict):

@@ -1,7 +1,7 @@
 """What goes into a column: a JSON pointer into the request's body, or one of a few special words.
 
 - `/order/items/0`: a JSON pointer (RFC 6901) into the body; NULL where it finds nothing
-- `$body`: the whole body
+- `$body`: the whole body, a JSON document; one that is null is JSON's null and not NULL
 - `$path`: the path of the request
 - `$received_at`: when it arrived; UTC, ISO 8601, microseconds
 """

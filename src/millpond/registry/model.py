@@ -23,7 +23,7 @@ from millpond.registry.harmless import bare, harmless, is_secret, secrets_of, te
 from millpond.registry.options import Option, Shape, driver_options, ranged, scalar, shape_of
 from millpond.registry.sources import name_fault
 from millpond.registry.substitution import KeyPath, printable, quoted, spelled
-from millpond.settings import PoolSettings, setting_fields
+from millpond.settings import LARGEST, PoolSettings, must_be, setting_fields
 
 SHORTHANDS: Final[Mapping[str, str]] = {
     "pool_min_size": "min_size",
@@ -191,7 +191,9 @@ class _Reading:
     def config(self, values: object, kinds: Kinds) -> ConnectionConfig | None:
         """The configuration; None when anything was wrong with it."""
         if wrong := name_fault(self.name):
+            # Nothing more: what was put in the place of a name need not stand in every line below it.
             self.faults[f"{self.label}{quoted(self.name)}: {wrong}"] = None
+            return None
         if not isinstance(values, Mapping):
             self.fault((), "must be an object")
             return None
@@ -252,7 +254,7 @@ class _Reading:
             if each["type"] == "extra_forbidden":
                 self.fault(path, _unknown(path, model))
             else:
-                self.fault(path, f"must be {model.words['.'.join(map(str, path))]}")
+                self.fault(path, must_be(model.words[".".join(map(str, path))], _at(values, path)))
         return None
 
     def _from_url(self, values: Mapping[str, Any], model: KindModel) -> Mapping[str, Any]:
@@ -310,7 +312,7 @@ class _Reading:
             places["pool", meant] = pool[meant]
         for path, value in places.items():
             number = scalar(value)
-            if isinstance(number, int) and not isinstance(number, bool) and number >= 0:
+            if isinstance(number, int) and not isinstance(number, bool) and 0 <= number < LARGEST:
                 return path, number
         return None
 
@@ -360,6 +362,14 @@ def _by_secrecy(options: Mapping[str, Any], model: KindModel) -> tuple[list[str]
         into = secrets if is_secret(value) else others
         into += [each for each in texts(value) if repr(each) not in known]
     return secrets, others
+
+
+def _at(values: Mapping[str, Any], path: KeyPath) -> object:
+    """What was given at this place, as a number where it is one."""
+    found: Any = values
+    for step in path:
+        found = found.get(step) if isinstance(found, Mapping) else None
+    return scalar(found)
 
 
 def _unknown(path: KeyPath, model: KindModel) -> str:

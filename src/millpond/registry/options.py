@@ -26,7 +26,7 @@ from pydantic import BeforeValidator, Field, Secret, SecretStr
 from millpond.drivers.kinds import AnyKind
 from millpond.errors import ConfigError
 from millpond.registry.substitution import Whole
-from millpond.settings import Range
+from millpond.settings import LARGEST, Range
 
 # Options that mean the same in every kind; a driver that says nothing of their range gets this one.
 _COMMON_RANGES: Final[Mapping[str, Range]] = {"port": Range(int, least=1, most=65535)}
@@ -122,7 +122,7 @@ def ranged(takes: Range) -> Shape:
             ge=takes.least,
             gt=takes.above,
             le=takes.most,
-            lt=takes.below,
+            lt=takes.below if takes.below is not None or takes.most is not None else takes.kind(LARGEST),
             allow_inf_nan=False if takes.kind is float else None,
         )
         annotation = Annotated[takes.kind, bounds]

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 
 from millpond._core.pool import ConnectionPool
 from millpond.drivers.kinds import near
-from millpond.errors import ConfigError, InvalidSettings, PoolClosed, PoolError
+from millpond.errors import ConfigError, PoolClosed, PoolError
 from millpond.registry.handle import PoolHandle
 from millpond.registry.load import load_connections
 from millpond.registry.model import ConnectionConfig, connection_config
@@ -23,7 +23,7 @@ from millpond.registry.named import Named
 from millpond.registry.sources import name_fault
 from millpond.registry.status import RegistryStatus
 from millpond.registry.substitution import quoted
-from millpond.settings import UNSET, Range, Timeout
+from millpond.settings import UNSET, Range, Timeout, invalid
 from millpond.status import PoolCheck
 
 _MOST_NAMES_LISTED: Final = 10
@@ -66,7 +66,7 @@ class ConnectionPoolRegistry:
 
     def __init__(self, *, migration_timeout: float = 300.0) -> None:
         if not _SECONDS.holds(migration_timeout):
-            raise InvalidSettings("migration_timeout", migration_timeout, f"must be {_SECONDS}")
+            raise invalid("migration_timeout", migration_timeout, _SECONDS)
         self.migration_timeout = float(migration_timeout)
         self._named: dict[str, Named] = {}
         self._files: frozenset[Path] = frozenset()
@@ -121,8 +121,11 @@ class ConnectionPoolRegistry:
         Raises:
             ConfigError: the name cannot be one, or there is such a name already.
             PoolClosed: the registry is closed.
+            TypeError: it is no pool.
         """
         self._refuse_if_closed(name)
+        if not isinstance(pool, ConnectionPool):
+            raise TypeError(f"add_pool() needs a ConnectionPool, got {type(pool).__name__}")
         if wrong := name_fault(name):
             raise ConfigError([f"{quoted(name)}: {wrong}"])
         self._refuse_if_taken(name)

@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from millpond.errors import masked
+
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands in a document: the keys and list positions that lead to it."""
 
@@ -104,6 +106,7 @@ def quoted(name: object) -> str:
 
 
 def _shortened(text: str) -> str:
+    text = masked(text)  # somebody's URL may stand where a name was wanted
     return text if len(text) <= _LONGEST_SHOWN else text[: _LONGEST_SHOWN - 1] + "…"
 
 

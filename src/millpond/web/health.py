@@ -82,6 +82,7 @@ def health_router(*, prefix: str = "/health", timeout: float = 5.0) -> APIRouter
     """
     router = APIRouter(prefix=prefix, tags=["health"])
 
+    @router.head("", include_in_schema=False)
     @router.get("", response_model=Health)
     async def health(request: Request) -> Health:
         """How the pools are, from memory."""
@@ -89,6 +90,7 @@ def health_router(*, prefix: str = "/health", timeout: float = 5.0) -> APIRouter
         pools = {each.name: _pool_health(each) for each in status.active}
         return Health(status="ok" if status.healthy else "degraded", pools=pools)
 
+    @router.head("/db", include_in_schema=False)
     @router.get(
         "/db",
         response_model=BackendsHealth,

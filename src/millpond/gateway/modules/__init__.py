@@ -10,6 +10,7 @@ from millpond.gateway.pointer import Received
 from millpond.gateway.refusals import NotStored
 
 _MODULES: Final = {
+    "mysql": ("millpond.gateway.modules.mysql", "MySQLRows"),
     "postgresql": ("millpond.gateway.modules.postgresql", "PostgreSQLRows"),
     "sqlite": ("millpond.gateway.modules.sqlite", "SQLiteRows"),
 }

@@ -3,9 +3,10 @@
 The values travel as one parameter, a JSON object with a key for each column,
 which the server takes apart with the table's own column types: numbers, times
 and texts arrive as what the column holds, and a `json` or `jsonb` column gets
-the document itself. JSON's null becomes NULL. A string keeps no quotes unless
-its column is `json` or `jsonb`; objects and lists go into a text column as
-JSON text.
+the document itself. A string keeps no quotes unless its column is `json` or
+`jsonb`; objects and lists go into a text column as JSON text. A null that a
+pointer finds becomes NULL; a body that is null is stored by `$body` as JSON's
+null.
 """
 
 from __future__ import annotations
@@ -57,22 +58,22 @@ class PostgreSQLRows:
         table = _quoted("table", *model.table.split("."))
         columns = ", ".join(_quoted("columns", name) for name in model.columns)
         self._sources = [(json.dumps(name), source(words)) for name, words in model.columns.items()]
-        self._insert = (
-            f"INSERT INTO {table} ({columns}) "  # noqa: S608 - names only, quoted; values are $1
-            f"SELECT {columns} FROM json_populate_record(NULL::{table}, $1::json)"
-        )
+        self._insert = _insertion(table, columns, columns)
+        # json_populate_record makes every null a NULL. The literal takes the column's own type; it stands in
+        # this statement only, because a column of numbers takes other bodies.
+        self._insert_null = _insertion(table, columns, _with_null_bodies(model))
         self._create = _creation(table, model) if model.create_table else None
 
     async def store(self, conn: asyncpg.Connection[Any], received: Received) -> None:
         """Insert the row; autocommit, so that it is committed when this returns."""
-        row = self._row(received)
+        row, insert = self._row(received), self._insert_null if received.body is None else self._insert
         try:
-            done = await conn.execute(self._insert, row)
+            done = await conn.execute(insert, row)
         except asyncpg.UndefinedTableError:
             if self._create is None:
                 raise
             await _create(conn, self._create)
-            done = await conn.execute(self._insert, row)
+            done = await conn.execute(insert, row)
         if not done.endswith(" 1"):
             raise NoRow
 
@@ -96,6 +97,21 @@ class PostgreSQLRows:
             value = value_of(received)
             pairs.append(f"{name}: {value.text if isinstance(value, Json) else json.dumps(value)}")
         return f"{{{', '.join(pairs)}}}"
+
+
+def _insertion(table: str, columns: str, values: str) -> str:
+    return (
+        f"INSERT INTO {table} ({columns}) "  # noqa: S608 - names only, quoted; values are $1
+        f"SELECT {values} FROM json_populate_record(NULL::{table}, $1::json)"
+    )
+
+
+def _with_null_bodies(model: RowModule) -> str:
+    """What is selected for a body that is null: JSON's null where the whole body goes."""
+    return ", ".join(
+        f"coalesce({_quoted('columns', name)}, 'null')" if words == "$body" else _quoted("columns", name)
+        for name, words in model.columns.items()
+    )
 
 
 async def _create(conn: asyncpg.Connection[Any], statement: str) -> None:

@@ -1,8 +1,8 @@
-"""A request becomes a row in SQLite: one statement, and a commit where the connection is not in autocommit.
+"""A request becomes a row in SQLite: one statement and a commit, which fails when the file is gone.
 
 Strings and numbers are stored as they are, true and false as 1 and 0, null as
 NULL, objects and lists as JSON text; `$body` is always the JSON text of the
-whole body.
+whole body, `null` included.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class SQLiteRows:
             await conn.execute(self._create)
             changes = conn.total_changes
             await conn.execute(self._insert, row)
-        if conn.in_transaction:
-            await conn.commit()
+        # Also in autocommit, where there is nothing to commit: it fails when the file is gone.
+        await conn.commit()
         if conn.total_changes == changes:
             raise NoRow
 

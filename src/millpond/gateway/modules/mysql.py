@@ -1,0 +1,129 @@
+"""A request becomes a row in MySQL or MariaDB: one statement, and a commit where there is no autocommit.
+
+Strings and numbers are stored as they are, true and false as 1 and 0, null as
+NULL, objects and lists as JSON text; `$body` is always the JSON text of the
+whole body, `null` included. `$received_at` is UTC without saying so, which is
+what a DATETIME column takes. A value that does not fit is refused where the
+server's sql_mode is strict, as it is unless somebody changed it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from millpond.drivers.mysql import MySQLDriver
+from millpond.errors import describe
+from millpond.gateway.model import RowModule
+from millpond.gateway.pointer import Json, Received, source
+from millpond.gateway.refusals import Fault, NoRow, NotStored
+
+if TYPE_CHECKING:
+    from millpond.drivers._mysql_session import Session
+
+# Source: the error references of MySQL 8.4 and MariaDB 10.11. All other numbers: the table does not fit.
+_CONFLICTS: Final = frozenset({1062, 1586})
+_UNFIT: Final = frozenset({
+    1048, 1264, 1265, 1292, 1366, 1406, 1690,  # null, out of range, not of the type, too long
+    1216, 1217, 1451, 1452,  # foreign keys
+    3140, 3819, 4025, 1644,  # no JSON, CHECK of MySQL and MariaDB, a trigger's own refusal
+})  # fmt: skip
+_AWAY: Final = frozenset({
+    1021, 1037, 1038, 1040, 1041, 1114, 1203, 1226,  # full, in one way or another
+    1053, 1158, 1159, 1160, 1161, 1317, 1927, 4031,  # going down, cut off, killed
+    1205, 1213, 1969, 3024,  # a lock, a deadlock, a statement_timeout
+    1290, 1792, 1836, 1874,  # read-only
+    *range(2000, 3000),  # the library's own: gone, lost
+})  # fmt: skip
+_COLUMN_TYPES: Final = {"$body": "JSON NOT NULL", "$path": "TEXT", "$received_at": "DATETIME(6) NOT NULL"}
+_NO_SUCH_TABLE: Final = 1146
+
+
+class MySQLRows:
+    """This stores each request as one row of a table.
+
+    Raises:
+        ValueError: the table's or a column's name cannot be one.
+    """
+
+    def __init__(self, model: RowModule) -> None:
+        self.connection = model.connection
+        self.timeout = model.timeout
+        if model.table.count(".") > 1:
+            raise ValueError("table: takes a name, or a database and a name with one dot between them")
+        table = _quoted("table", *model.table.split("."))
+        columns = [_quoted("columns", name) for name in model.columns]
+        self._sources = [(words == "$received_at", source(words)) for words in model.columns.values()]
+        # The library reads % as the beginning of a value.
+        names = f"{table} ({', '.join(columns)})".replace("%", "%%")
+        values = ", ".join(["%s"] * len(columns))
+        self._insert = f"INSERT INTO {names} VALUES ({values})"  # noqa: S608 - names only, quoted
+        self._create = _creation(table, model) if model.create_table else None
+
+    async def store(self, conn: Session, received: Received) -> None:
+        """Insert the row; it is committed when this returns."""
+        row = [
+            _utc(value_of(received)) if is_time else _bound(value_of(received))
+            for is_time, value_of in self._sources
+        ]
+        try:
+            stored = await self._store(conn, row)
+        except conn.Error as error:
+            if self._create is None or error.args[0] != _NO_SUCH_TABLE:
+                raise
+            await conn.run(self._create)
+            stored = await self._store(conn, row)
+        if conn.is_in_transaction:
+            await conn.commit()
+        if stored != 1:
+            raise NoRow
+
+    async def _store(self, conn: Session, row: list[Any]) -> int:
+        async with conn.cursor() as cursor:
+            stored: int = await cursor.execute(self._insert, row)
+        return stored
+
+    def explain(self, error: Exception) -> NotStored:
+        """What an error of `store` means; of the server's words only those that hold no values."""
+        if isinstance(error, UnicodeError):
+            return NotStored(Fault.UNFIT, type(error).__name__)
+        code = error.args[0] if error.args else None
+        if isinstance(error, OSError) or code == 0:
+            return NotStored(Fault.AWAY, describe(error))
+        if code in _CONFLICTS or code in _UNFIT:
+            fault = Fault.CONFLICT if code in _CONFLICTS else Fault.UNFIT
+            return NotStored(fault, f"{type(error).__name__} ({code})")
+        return NotStored(Fault.AWAY if code in _AWAY else Fault.MISFIT, describe(error))
+
+
+def _bound(value: Any) -> Any:
+    if isinstance(value, Json):
+        value = value.text
+    elif isinstance(value, dict | list):
+        value = json.dumps(value, ensure_ascii=False)
+    if isinstance(value, str):
+        value.encode()  # half a character is refused here: the libraries would let some of them through
+    return value
+
+
+def _utc(instant: str) -> str:
+    """ISO 8601 in UTC as a DATETIME column takes it."""
+    return instant.replace("T", " ").removesuffix("Z").removesuffix("+00:00")
+
+
+def _creation(table: str, model: RowModule) -> str:
+    columns = [] if "id" in model.columns else ["id BIGINT AUTO_INCREMENT PRIMARY KEY"]
+    columns += [
+        f"{_quoted('columns', name)} {_COLUMN_TYPES.get(words, 'LONGTEXT')}"
+        for name, words in model.columns.items()
+    ]
+    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(columns)}) CHARACTER SET utf8mb4"
+
+
+def _quoted(key: str, *names: str) -> str:
+    try:
+        return MySQLDriver.quote_identifier(*names)
+    except ValueError:
+        raise ValueError(
+            f"{key}: a name is empty, too long, or holds a character that names cannot have"
+        ) from None
