@@ -2,12 +2,17 @@
 #
 #   make run     serve the quickstart example
 #   make test    start the test servers and run every test
+#   make fuzz    play random histories of pools for SECONDS=600 in JOBS=2 processes
 #
 # Another interpreter: make test PYTHON=python3.13. Each version has an environment of its own,
 # so that going back and forth builds nothing twice.
 
 PYTHON ?= python3
 PYTEST_ARGS ?=
+JOBS ?= 2
+FUZZ_SECONDS ?= 60
+SECONDS ?= 600
+SEED ?= 0
 
 python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))' 2>/dev/null)
 
@@ -22,7 +27,7 @@ endif
 stamp := $(VENV)/.ready-$(python_version)
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test lint clean servers python
+.PHONY: help env run test fuzz mutants mutmut lint clean servers python
 
 help: ## Say what can be made
 	@echo 'make <target> [PYTHON=python3.13]'
@@ -36,6 +41,15 @@ run: $(stamp) ## Serve the quickstart example on 127.0.0.1:8000
 
 test: $(stamp) servers ## Run every test, against real servers of its own
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+
+mutants: $(stamp) ## Plant faults in a copy of the kernel: who notices? (docs/how-we-know.md; JOBS=, FUZZ_SECONDS=)
+	$(VENV)/bin/python -m tests.mutation --jobs $(JOBS) --fuzz-seconds $(FUZZ_SECONDS) --page docs/how-we-know.md
+
+mutmut: $(stamp) ## Run mutmut on the pure parts of the kernel (docs/how-we-know.md; JOBS=)
+	$(VENV)/bin/python -m tests.mutation.pure --jobs $(JOBS) --page docs/how-we-know.md
+
+fuzz: $(stamp) ## Play random histories for SECONDS=600 in JOBS= processes, from SEED=0 on
+	$(VENV)/bin/python -m millpond.testing.histories --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
 
 lint: $(stamp) ## Check style, format and types
 	@failed=0; for check in 'ruff check' 'ruff format --check' 'mypy'; do \

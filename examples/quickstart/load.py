@@ -5,7 +5,8 @@
 Every request carries the name of this run and a number. Afterwards the rows of
 this run are counted in the database, through a pool of the same
 connections.json that the server uses. Missing rows were confirmed with a 2xx
-and are not there: that must never happen, and the exit status is then 1.
+and are not there: that must never happen, and the exit status is then 1. It is
+1 too when the rows cannot be counted, and 2 when the call or the file is wrong.
 Surplus rows are there and nobody was told so: each belongs to a request that
 ended in an error, for instance because the database went away between the
 commit and the answer.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 import uuid
@@ -23,9 +25,11 @@ from pathlib import Path
 
 import httpx2
 
-from millpond import ConnectionPoolRegistry
+from millpond import ConfigError, ConnectionPoolRegistry, MissingExtra, PoolError
+from millpond.registry import UnknownConnection
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+QUICKSTART = HERE / "connections.json"
 
 
 class Run:
@@ -68,16 +72,20 @@ class Run:
             if answer.is_success:
                 self.confirmed.add(number)
 
-    async def stored(self) -> Counter[int]:
-        """How many rows there are of each number of this run."""
+    async def stored(self, registry: ConnectionPoolRegistry) -> Counter[int]:
+        """How many rows there are of each number of this run; none when there is no table yet."""
         name, table = self.options.connection, self.options.table
-        registry = ConnectionPoolRegistry.from_file(self.options.connections)
         try:
             async with registry.acquire(name) as conn:
                 if registry.kind(name) == "postgresql":
+                    if await conn.fetchval("SELECT to_regclass($1)", table) is None:
+                        return Counter()
                     query = f"SELECT (body->>'number')::int FROM {table} WHERE body->>'run' = $1"  # noqa: S608
                     rows = await conn.fetch(query, self.name)
                 else:
+                    tables = "SELECT 1 FROM sqlite_master WHERE name = ?"
+                    if not await conn.execute_fetchall(tables, (table,)):
+                        return Counter()
                     query = (
                         f"SELECT json_extract(body, '$.number') FROM {table} "  # noqa: S608
                         "WHERE json_extract(body, '$.run') = ?"
@@ -96,19 +104,24 @@ def options() -> argparse.Namespace:
     parser.add_argument("--concurrency", type=int, default=16, help="requests under way at once")
     parser.add_argument("--rate", type=float, default=0.0, help="requests a second at most; 0: no limit")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for an answer")
-    parser.add_argument("--connections", type=Path, default=HERE / "connections.json", metavar="FILE")
+    parser.add_argument("--connections", type=Path, default=QUICKSTART, metavar="FILE")
     parser.add_argument("--connection", default="quickstart", metavar="NAME")
     parser.add_argument("--table", default="webhook_events")
-    return parser.parse_args()
+    chosen = parser.parse_args()
+    for name in ("count", "concurrency"):
+        if getattr(chosen, name) < 1:
+            parser.error(f"--{name} must be at least 1")
+    if chosen.connections == QUICKSTART:
+        os.chdir(HERE.parent.parent)  # its database lies in the clone, wherever this is called from
+    return chosen
 
 
 async def main() -> int:
     """Send, count, compare; return the exit status."""
     run = Run(options())
+    registry = ConnectionPoolRegistry.from_file(run.options.connections)
+    registry.kind(run.options.connection)
     took = await run.send_all()
-    stored = await run.stored()
-    missing = run.confirmed - stored.keys()
-    surplus = stored.total() - len(run.confirmed & stored.keys())
     run.seconds.sort()
     sent = len(run.seconds)
     middle, slow = (run.seconds[int(share * (sent - 1))] * 1000 for share in (0.5, 0.99))
@@ -116,6 +129,9 @@ async def main() -> int:
     print(f"latency    half within {middle:.1f} ms, 99 % within {slow:.1f} ms")
     print("answers    " + ", ".join(f"{answer}: {count}" for answer, count in sorted(run.answers.items())))
     print(f"confirmed  {len(run.confirmed)}")
+    stored = await run.stored(registry)
+    missing = run.confirmed - stored.keys()
+    surplus = stored.total() - len(run.confirmed & stored.keys())
     print(f"stored     {stored.total()}")
     print(f"missing    {len(missing)}")
     print(f"surplus    {surplus}")
@@ -123,4 +139,9 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    try:
+        sys.exit(asyncio.run(main()))
+    except PoolError as error:
+        print(f"load.py: {error}", file=sys.stderr)
+        # As with the command millpond: 2, something has to be changed; 1, the database is not there.
+        sys.exit(2 if isinstance(error, (ConfigError, MissingExtra, UnknownConnection)) else 1)
