@@ -130,6 +130,34 @@ async def test_many_connections_to_a_new_file_agree_on_its_journal(tmp_path: Pat
     assert {await value(conn, "PRAGMA journal_mode") for conn in connections} == {"wal"}
 
 
+async def test_a_writer_that_came_first_delays_the_change_of_the_journal(
+    sqlite: SQLite, opened: Opened
+) -> None:
+    """SQLite itself refuses at once, whatever the busy timeout says."""
+    sqlite.path.unlink(missing_ok=True)
+    writer = sqlite3.connect(sqlite.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    asyncio.get_running_loop().call_later(0.1, writer.close)
+
+    conn = await opened(sqlite.driver())
+
+    assert await value(conn, "PRAGMA journal_mode") == "wal"
+
+
+async def test_a_writer_that_does_not_end_is_waited_for_as_long_as_the_busy_timeout(sqlite: SQLite) -> None:
+    """And it passes: nobody needs to mend a configuration."""
+    sqlite.path.unlink(missing_ok=True)
+    writer = sqlite3.connect(sqlite.path, isolation_level=None)
+    writer.execute("BEGIN IMMEDIATE")
+    driver = sqlite.driver(busy_timeout=0.05)
+
+    with pytest.raises(sqlite3.OperationalError, match="locked") as caught:
+        await asyncio.wait_for(driver.connect(), 5.0)
+
+    assert not driver.is_permanent(caught.value)
+    writer.close()
+
+
 async def test_a_database_in_memory_is_one_for_all_connections(opened: Opened) -> None:
     """And it outlives them: a pool that replaces its only connection loses no row."""
     driver = SQLiteDriver(database=":memory:")

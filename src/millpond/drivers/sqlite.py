@@ -32,6 +32,7 @@ import os
 import re
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
@@ -60,6 +61,9 @@ _OPTION_PRAGMAS: Final = ("journal_mode", "synchronous", "foreign_keys", "busy_t
 _PRAGMA_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 _BUSY: Final = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
+
+# Between two attempts to set the journal mode, in seconds.
+_JOURNAL_PAUSE: Final = 0.005
 _FATAL: Final = frozenset(
     {sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN}
 )
@@ -399,8 +403,18 @@ class SQLiteDriver:
     def _set_journal_mode(self, session: Session) -> None:
         # Asked first, because setting it takes a lock even where nothing changes.
         mode = session.pragma("journal_mode")
-        if mode != self._journal_mode:
-            mode = session.set_pragma("journal_mode", self._journal_mode)
+        patience = time.monotonic() + self._busy_timeout
+        while mode != self._journal_mode:
+            try:
+                mode = session.set_pragma("journal_mode", self._journal_mode)
+                break
+            except sqlite3.OperationalError as error:
+                # Two that change the mode at once would wait for each other for ever: SQLite fails one of
+                # them at once, without the busy timeout. The other's change is what both wanted.
+                if _result_code(error) not in _BUSY or time.monotonic() >= patience:
+                    raise
+            time.sleep(_JOURNAL_PAUSE)
+            mode = session.pragma("journal_mode")
         if mode != self._journal_mode:
             raise CannotOpen(
                 f"cannot open {self.database!r} with journal_mode {self._journal_mode!r}: it stays {mode!r}"
