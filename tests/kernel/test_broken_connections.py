@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from millpond import CloseReason, PoolTimeout
+from millpond import CloseReason, PoolClosed, PoolTimeout
 from millpond.driver import Verdict
 from millpond.testing.driver import ConnectionLost, Hang, Lose, ReadOnly
 from tests.kernel.worlds import SEEDS, World, in_world
@@ -219,3 +219,23 @@ def test_one_who_has_to_ask_again_keeps_its_deadline(seed: int) -> None:
         assert caught.value.waited == pytest.approx(2, abs=0.01)
 
     in_world(story, seed=seed, max_size=1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_connection_lost_on_its_way_to_a_borrower_who_is_then_refused_is_replaced(seed: int) -> None:
+    """The borrower finds the pool paused and goes; min_size is filled again at once all the same."""
+
+    async def story(world: World) -> None:
+        lease = await world.pool.lease()
+        waiting = asyncio.create_task(world.borrow())
+        await asyncio.sleep(0.1)
+        lost = lease.connection
+        lease.release()
+        assert world.pool.status().busy == 1  # on its way
+        world.pool.pause("refuse")
+        lost.kill()
+        with pytest.raises(PoolClosed, match="paused"):
+            await waiting
+        assert world.pool.status().opening == 1
+
+    in_world(story, seed=seed, max_size=1, min_size=1, reset="none")

@@ -60,6 +60,8 @@ class Waiting:
         ledger.queued += 1
         if (refusal := self._refusal(now)) is not None:
             ledger.refused += 1
+            if place is not None:
+                pool._pump()  # the place of the connection that it was given, and that was lost, is free
             pool._announcer.settle()
             raise refusal
         waiter = Waiter(hold, pool._loop.create_future(), began, deadline, place)
