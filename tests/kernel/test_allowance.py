@@ -18,6 +18,9 @@ class Pool:
     def _please_shed(self) -> None:
         self.told_to_shed += 1
 
+    def _company_changed(self) -> None:
+        pass
+
 
 def members(allowance: Allowance, count: int) -> list[Pool]:
     """Some pools that have joined."""

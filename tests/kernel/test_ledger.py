@@ -19,6 +19,8 @@ class Member:
 
     def _please_shed(self) -> None: ...
 
+    def _company_changed(self) -> None: ...
+
 
 def books(max_size: int = 3, leases: int = 1, allowance: Allowance | None = None) -> Ledger:
     """Empty books."""

@@ -31,6 +31,9 @@ class Member:
     def _please_shed(self) -> None:
         pass
 
+    def _company_changed(self) -> None:
+        pass
+
 
 def test_who_steps_back_in_the_line_for_places_tells_those_who_are_next_now() -> None:
     """A pool that no longer needs its place for a borrower, only for its floor, must not keep the offer."""

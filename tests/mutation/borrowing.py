@@ -146,7 +146,7 @@ BORROWING: Final = (
         does="sends a borrower whose connection died in the hand-over to the back of the queue",
         breaks=(4,),
         file="lending.py",
-        find="waiter.deadline, place=waiter.place)",
+        find="waiter.deadline, place=place)",
         put="waiter.deadline, place=1 << 60)",
     ),
     Fault(

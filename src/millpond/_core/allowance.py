@@ -25,6 +25,9 @@ class Member(Protocol):
     def _please_shed(self) -> None:
         """Somebody wants a place: close an idle connection, if `should_yield` says so."""
 
+    def _company_changed(self) -> None:
+        """Whether other pools share the allowance (`is_alone`) may be different from now on."""
+
 
 class Allowance:
     """At most `limit` connections at once over all pools that share it.
@@ -78,6 +81,7 @@ class Allowance:
     def join(self, member: Member) -> None:
         """Make `member` known; it holds nothing yet."""
         self._held.setdefault(member, 0)
+        self._tell_of_company()
 
     def leave(self, member: Member) -> None:
         """Forget `member`.
@@ -88,11 +92,20 @@ class Allowance:
         self.no_longer_wants(member)
         if self._held.pop(member, 0):
             raise InvariantBroken("a pool left its allowance while it held places")
+        self._tell_of_company()
 
     def forget(self, member: Member) -> None:
         """Strike out `member` and all that it holds: in the child of a fork, where that is not its own."""
         for book in (self._held, self._for_waiters, self._for_floor):
             book.pop(member, None)
+
+    def is_alone(self, member: Member) -> bool:
+        """True while no other pool shares the places: nobody needs to be asked, told or yielded to."""
+        return all(each is member for each in self._held)
+
+    def _tell_of_company(self) -> None:
+        for member in self._held:
+            member._company_changed()
 
     def try_take(self, member: Member, now: float, *, urgent: bool) -> bool:
         """Take a place if one is free for `member`; otherwise remember that it wants one.

@@ -33,6 +33,7 @@ class Ledger:
         self.leases_per_connection = leases_per_connection
         self.allowance = allowance
         self._member = member
+        self.has_company = allowance is not None  # other pools may want places of the allowance
         self.generation = 0
         self.slots: dict[int, Slot] = {}  # by number
         self.idle: list[Slot] = []  # lendable and without a lease; warmest last
@@ -85,8 +86,12 @@ class Ledger:
             and not self.idle
             and not self.roomy
             and not self.doomed_idle
-            and self.allowance is None
+            and not self.has_company
         )
+
+    def note_company(self) -> None:
+        """See anew whether the allowance is shared with anybody."""
+        self.has_company = self.allowance is not None and not self.allowance.is_alone(self._member)
 
     @property
     def surplus(self) -> int:

@@ -51,6 +51,9 @@ class Lender:
         pool = self._pool
         task = task_of(pool._loop) if here() == pool._home else None
         if task is None:  # the mark alone does not tell a loop that ended from the one that runs here now
+            if pool._heir is not None:
+                hold.pool = pool._last_heir()
+                return hold.pool._lender._ask(hold)
             pool._enter()
             task = asyncio.current_task()
         self._refuse_misuse(hold)
@@ -82,8 +85,15 @@ class Lender:
         if slot is not None and is_kept and not self._pool._keeper.gone(slot.conn):
             return None
         self.take_back(hold)
-        self._pool._ledger.queued -= 1
-        return self._pool._waiting.join(hold, waiter.queued_at, waiter.deadline, place=waiter.place)
+        pool = self._pool
+        pool._ledger.queued -= 1
+        place = waiter.place
+        if pool._heir is not None:
+            pool._pump()
+            pool._announcer.settle()
+            pool = hold.pool = pool._last_heir()
+            place = pool._queue.front()  # it was ahead of everybody who has moved there
+        return pool._waiting.join(hold, waiter.queued_at, waiter.deadline, place=place)
 
     def _refuse_misuse(self, hold: Hold[Any]) -> None:
         if hold.slot is not None:

@@ -118,7 +118,7 @@ class Life:
             return
         pool._check_loop()
         deadline = None if timeout is None else pool._now() + timeout
-        self._begin()
+        self.begin_to_close()
         await self._borrowers_are_back(deadline)
         self._cut(SlotState.BUSY)
         pool._tender.abort_tending()
@@ -141,7 +141,7 @@ class Life:
             self._end_without_loop()
             return
         self._cut(SlotState.IDLE)
-        self._begin()
+        self.begin_to_close()
         self._cut(SlotState.BUSY)
         pool._tender.abort_tending()
         pool._tender.hurry_closings()
@@ -182,7 +182,8 @@ class Life:
 
         await pool._announcer.until(only_mine, deadline)
 
-    def _begin(self) -> None:
+    def begin_to_close(self) -> None:
+        """Refuse newcomers, fail those who wait, and let go of what nobody holds."""
         pool = self._pool
         if pool.state is PoolState.CLOSING:
             return

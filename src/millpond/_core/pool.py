@@ -115,6 +115,7 @@ class ConnectionPool(Reporting, Generic[C]):
         self._here: object = NOWHERE  # what tells that this pool's loop runs; known once it is bound
         self._home: object = NOWHERE  # where leases may take the short way; see _refresh_plain
         self._pause_mode: Literal["queue", "refuse"] = "queue"
+        self._heir: ConnectionPool[Any] | None = None  # lends in this pool's stead; see _bequeath
         self._announcer = Announcer(self)
         self._start_books()
         forks.watch(self)
@@ -482,7 +483,8 @@ class ConnectionPool(Reporting, Generic[C]):
         plain = (
             self.state is PoolState.OPEN
             and not self._announcer.is_needed
-            and self._allowance is None
+            and not self._ledger.has_company
+            and self._heir is None
             and self._opener.breaker.state is BreakerState.CLOSED
             and self._ledger.leases_per_connection == 1
             and self.settings.leak_detection_threshold is None
@@ -546,6 +548,42 @@ class ConnectionPool(Reporting, Generic[C]):
         # Not the whole pump: two pools that want a place would ask each other for ever.
         self._keeper.shed()
         self._announcer.settle()
+
+    def _company_changed(self) -> None:
+        """Another pool has joined the shared allowance, or the last other one has left."""
+        was_alone = not self._ledger.has_company
+        self._ledger.note_company()
+        self._refresh_plain()
+        if was_alone and self._ledger.has_company:
+            self._place_is_free()  # not that there is one: what this pool wants has to be told anew
+
+    def _bequeath(self, heir: ConnectionPool[Any]) -> None:
+        """End in favour of another pool: who waits moves there, who still asks here is served there.
+
+        Leases that are out come back to this pool. It is closing from now on;
+        `close()` waits for the end of that. Paused or draining, the heir is so too.
+
+        Raises:
+            WrongLoop: this pool or `heir` belongs to another event loop; nothing has changed.
+            PoolClosed: this pool is closed already.
+        """
+        self._enter()
+        heir._enter()
+        self._refuse_if_closed()
+        if self.state in (PoolState.PAUSED, PoolState.DRAINING) and heir.state is PoolState.OPEN:
+            heir._pause_mode = self._pause_mode
+            heir._enter_state(self.state)
+        self._heir = heir
+        self._refresh_plain()
+        self._hand_over_waiters(heir)
+        self._life.begin_to_close()
+
+    def _last_heir(self) -> ConnectionPool[Any]:
+        """The pool that lends in this one's stead; itself while it has no heir."""
+        pool: ConnectionPool[Any] = self
+        while pool._heir is not None:
+            pool = pool._heir
+        return pool
 
     def _hand_over_waiters(self, heir: ConnectionPool[Any]) -> None:
         """Move everybody who waits to another pool, order and deadline kept (a new version takes over)."""

@@ -112,6 +112,10 @@ class WaitQueue:
             heapq.heappush(self._deadlines, waiter)
         self.live += 1
 
+    def front(self) -> int:
+        """A place in front of everybody, for who comes from another queue."""
+        return next(self._before)
+
     def _rank(self, place: int) -> int:
         """How many stand before `place`; those who come back to theirs stand near the front."""
         for rank, other in enumerate(self._order):

@@ -221,6 +221,10 @@ class Auditor:
             for each in (*other.queue_before, *other.queue)
         )
 
+    def bequeathed_to(self, watch: PoolWatch) -> Iterable[PoolWatch]:
+        """The pools that have ended in favour of this one."""
+        return (each for each in self._pools if each is not watch and each.pool._last_heir() is watch.pool)
+
     def other_queues(self, watch: PoolWatch) -> Iterable[Sequence[Waiter]]:
         """Those who wait in the other pools, or did before the last step, in order."""
         others = [other for other in self._pools if other is not watch]

@@ -226,14 +226,14 @@ def _first_come_first_served(watch: PoolWatch, auditor: Auditor) -> bool:
         return True
     places = {id(waiter.hold): place for place, waiter in enumerate(watch.queue_before)}
     return all(
-        places.get(id(hold), len(places)) < waiting[0] or _came_back(watch, hold)
+        places.get(id(hold), len(places)) < waiting[0] or _came_back(watch, auditor, hold)
         for _, hold in watch.new_leases
     )
 
 
-def _came_back(watch: PoolWatch, hold: object) -> bool:
-    """It was served before, at this instant, and found its connection dead."""
-    return id(hold) in watch.served_before
+def _came_back(watch: PoolWatch, auditor: Auditor, hold: object) -> bool:
+    """It was served at this instant, here or by a pool that ended since, and found its connection dead."""
+    return any(id(hold) in each.served_before for each in (watch, *auditor.bequeathed_to(watch)))
 
 
 @_check(POOL_AFTER_A_STEP, 4)
@@ -255,7 +255,7 @@ def _queue_keeps_its_order(watch: PoolWatch, auditor: Auditor) -> bool:
     return not kept or all(
         place < kept[0]
         if auditor.moved(waiter, watch)
-        else place > kept[-1] or _came_back(watch, waiter.hold)
+        else place > kept[-1] or _came_back(watch, auditor, waiter.hold)
         for place, waiter in enumerate(watch.queue)
         if id(waiter) not in old
     )
