@@ -21,6 +21,7 @@ from millpond.testing import (
     ScriptedConnection,
     ScriptedDriver,
     WrongAnswer,
+    current,
     run,
 )
 
@@ -454,6 +455,25 @@ def test_misuse_is_recorded(
     assert kinds(backend) == [kind]
     with pytest.raises(FaultsFound, match=kind.value):
         backend.check()
+
+
+def test_who_decides_to_close_a_connection_before_the_loop_stands_still_cannot_know_that_it_dies(
+    driver: ScriptedDriver, backend: ScriptedBackend
+) -> None:
+    """The call runs when the loop does again, and does no wrong."""
+
+    async def main() -> None:
+        conn = await driver.connect()
+        conn.kill(after=0.5)
+        closing = asyncio.create_task(driver.close(conn))
+        current().stall(0.4)
+        current().stall(0.4)
+        await closing
+        assert conn.is_dead
+
+    run(main)
+
+    backend.check()
 
 
 def test_faults_can_be_ignored_by_kind(driver: ScriptedDriver, backend: ScriptedBackend) -> None:

@@ -31,6 +31,7 @@ from millpond.testing.script import (
     Verb,
 )
 from millpond.testing.session import Ending, ScriptedConnection
+from millpond.testing.simulated import SimulatedLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
@@ -401,6 +402,12 @@ class ScriptedBackend:
         with contextlib.suppress(RuntimeError):
             self._last_seen = asyncio.get_running_loop().time()
         return self._last_seen
+
+    def instant(self) -> float:
+        """When this instant began: what the clock shows, or the start of the stall that has just ended."""
+        now = self.now()
+        loop = asyncio.get_running_loop()
+        return loop.stalled_since if isinstance(loop, SimulatedLoop) and loop.stalled_until == now else now
 
     async def _perform(
         self, behaviour: Behaviour, conn: ScriptedConnection | None, round_trip: float

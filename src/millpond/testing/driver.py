@@ -145,7 +145,7 @@ class ScriptedDriver:
             return
         # One that dies between the decision to close it and this call is nobody's fault.
         gone_at = conn.gone_at
-        if conn.condemned or (gone_at is not None and gone_at < self.backend.now()):
+        if conn.condemned or (gone_at is not None and gone_at < self.backend.instant()):
             why = "against the driver's verdict" if conn.condemned else "though known to be dead"
             self._blame(FaultKind.POLITE_TO_BROKEN, conn, f"closed politely {why}")
         await self._tend(Verb.CLOSE, conn)

@@ -93,6 +93,7 @@ class SimulatedLoop(NoRealWorld):
         at_rest: called without arguments whenever nothing more can happen at this instant,
             before time passes; it may look but schedule nothing. What it raises ends the run.
         stalled_until: what the clock showed when the last `stall` ended; minus infinity: none yet.
+        stalled_since: what it showed when that stall began.
         errors: what `call_exception_handler` was called with, unless a handler was set.
         trail: the last steps: number, time in seconds, task or function.
         random: a generator of its own for the world around the program; seeded with `seed`.
@@ -116,7 +117,7 @@ class SimulatedLoop(NoRealWorld):
         self.steps = 0
         self.after_step: Callable[[], object] | None = None
         self.at_rest: Callable[[], object] | None = None
-        self.stalled_until = -math.inf
+        self.stalled_until = self.stalled_since = -math.inf
         self.errors: list[dict[str, Any]] = []
         self.trail: deque[tuple[int, float, str]] = deque(maxlen=trail)
         self._now = start
@@ -147,6 +148,8 @@ class SimulatedLoop(NoRealWorld):
         """Let `seconds` pass inside the running callback, as in a blocked loop: nothing runs meanwhile."""
         if not (0 <= seconds < math.inf):
             raise ValueError(f"stall takes a finite number of seconds >= 0, got {seconds}")
+        if self._now != self.stalled_until:  # two in a row are one
+            self.stalled_since = self._now
         self._now += seconds
         self.stalled_until = self._now
 

@@ -155,7 +155,7 @@ class Borrower:
         history, tally = self.history, self.tally
         history.count()
         tally.requests += 1
-        limit = pool.settings.acquire_timeout if timeout is UNSET else timeout
+        limit = pool._last_heir().settings.acquire_timeout if timeout is UNSET else timeout
         began = current().time()
         try:
             yield

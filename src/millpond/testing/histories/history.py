@@ -199,8 +199,11 @@ class History:
             driver = old.driver
             assert isinstance(driver, ScriptedDriver)  # noqa: S101 - new_pool made it
             heir = self.new_pool(driver.backend, draws.settings(self.rng, leases=self.leases))
-            self.active.remove(old)
-            old._hand_over_waiters(heir)
+            if self.rng.random() < 0.5:
+                self.active.remove(old)
+                old._hand_over_waiters(heir)
+            else:
+                old._bequeath(heir)  # some go on asking the old one, and are served by the new
             self.chore(self._ended(old, 0.5))
 
     async def _ended(self, pool: Pool, timeout: float, *, at_once: bool = False) -> None:
