@@ -6,8 +6,7 @@ One class a backend; a test that is written against `Backend` runs on each of th
 import abc
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Awaitable, Mapping
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
@@ -21,22 +20,15 @@ from millpond.driver import Verdict
 from millpond.drivers.mysql import MySQLDriver
 from millpond.drivers.postgresql import PostgreSQLDriver
 from millpond.drivers.sqlite import SQLiteDriver
-from millpond.settings import PoolSettings, ResetLevel
-from tests.servers import MariaDBServer, PostgresServer, Visitor
+from millpond.testing import contract
+from millpond.testing.contract import until, until_quiet
+from tests.servers import MariaDBServer, PostgresServer, Visitor, free_port
+
+__all__ = ["DEADLINE", "Backend", "MySQL", "PostgreSQL", "SQLite", "until", "until_quiet", "works"]
 
 DEADLINE: Final = 10.0
+WRONG_SECRET: Final = MappingProxyType({"password": "not-the-password"})
 _numbers = count(1)
-
-
-async def until(condition: Callable[[], Awaitable[bool]], *, within: float = DEADLINE) -> None:
-    """Return as soon as the condition holds.
-
-    Raises:
-        TimeoutError: it does not hold in time.
-    """
-    async with asyncio.timeout(within):
-        while not await condition():  # noqa: ASYNC110 - it is the other side's state, nobody tells us
-            await asyncio.sleep(0.005)
 
 
 async def _failure(awaitable: Awaitable[Any]) -> Exception:
@@ -47,15 +39,11 @@ async def _failure(awaitable: Awaitable[Any]) -> Exception:
     raise AssertionError("it did not fail")
 
 
-class Backend(abc.ABC):
+class Backend(contract.Backend):
     """One kind of backend on a real server, with a driver made for this test."""
 
     table = "notes"  # has one column, body, and is empty
     mark = '"'  # stands around a quoted name
-    nowhere: Mapping[str, Any] = {"database": "no-such-place"}  # options that lead nowhere
-    nowhere_said = "no-such-place"  # what the error says then
-    # What the driver says, by reset level, after a question, after a statement that failed, and after one
-    # that was cancelled.
     after_question: Mapping[str, Verdict] = {
         "none": Verdict.KEEP, "rollback": Verdict.KEEP, "full": Verdict.RESET,
     }  # fmt: skip
@@ -65,69 +53,13 @@ class Backend(abc.ABC):
     after_cancel: Mapping[str, Verdict] = {
         "none": Verdict.DISCARD, "rollback": Verdict.RESET, "full": Verdict.RESET,
     }  # fmt: skip
-
-    @abc.abstractmethod
-    def driver(self, **options: Any) -> Any:
-        """A driver for this backend."""
-
-    def at_level(self, level: ResetLevel, **options: Any) -> Any:
-        """A driver whose resets go to `level`."""
-        return self.driver(**options).configured(PoolSettings(reset=level))
-
-    @abc.abstractmethod
-    async def sessions(self) -> int:
-        """How many sessions of this test's the backend sees."""
-
-    @abc.abstractmethod
-    async def ask(self, conn: Any, number: int) -> int:
-        """Ask a question whose answer is `number`."""
-
-    @abc.abstractmethod
-    async def begin(self, conn: Any) -> None:
-        """Open a transaction and write a row in it."""
-
-    @abc.abstractmethod
-    async def fail(self, conn: Any) -> None:
-        """Run a statement that fails; raises."""
+    after_begin: Mapping[str, Verdict] = {
+        "none": Verdict.DISCARD, "rollback": Verdict.RESET, "full": Verdict.RESET,
+    }  # fmt: skip
 
     @abc.abstractmethod
     async def make_table(self, conn: Any, quoted_name: str) -> list[str]:
         """Create a table, and return the names of all tables."""
-
-    @abc.abstractmethod
-    async def rows(self, conn: Any) -> int:
-        """How many rows the table has."""
-
-    @abc.abstractmethod
-    async def start_slow(self, conn: Any) -> asyncio.Task[Any]:
-        """A task that runs a statement of half a minute or more, which the backend is working on."""
-
-    async def cancel_slow(self, conn: Any) -> asyncio.CancelledError:
-        """Cancel a slow statement in the middle, as a borrower's task would be."""
-        task = await self.start_slow(conn)
-        task.cancel()
-        try:
-            await task
-        except asyncio.CancelledError as error:
-            return error
-        raise AssertionError("the statement was not cancelled")
-
-    async def given_back(self, driver: Any, conn: Any, error: BaseException | None) -> Any:
-        """The connection that the next borrower gets after a lease that ended so."""
-        match driver.after_lease(conn, error):
-            case Verdict.RESET:
-                await asyncio.wait_for(driver.reset(conn), 5.0)
-            case Verdict.DISCARD | Verdict.DISCARD_ALL:
-                driver.terminate(conn)
-                conn = await driver.connect()
-        return conn
-
-    async def gone(self, *, left: int = 0) -> None:
-        """Return when the backend sees no more sessions than `left`."""
-        await until(partial(self._sees, left))
-
-    async def _sees(self, number: int) -> bool:
-        return await self.sessions() == number
 
 
 async def works(pool: Any, backend: Backend) -> bool:
@@ -139,21 +71,16 @@ async def works(pool: Any, backend: Backend) -> bool:
         return False
 
 
-async def until_quiet(pool: Any) -> None:
-    """Return when nothing is opening, borrowed, being reset or closing."""
-
-    async def is_quiet() -> bool:
-        status = pool.status()
-        return bool(status.total == status.idle)
-
-    await until(is_quiet)
-
-
 class PostgreSQL(Backend):
     """A database of its own on the private server."""
 
+    wrong_secret = WRONG_SECRET
+    # asyncpg drops a future of its own when a connect is cancelled at the very moment of success.
+    noise = ("unexpected connection_lost() call",)
+
     def __init__(self, server: PostgresServer, database: str) -> None:
         self.server, self.database = server, database
+        self.unreachable = {"port": free_port()}
         self.application_name = f"driver-test-{next(_numbers)}"
 
     @property
@@ -236,11 +163,28 @@ class PostgreSQL(Backend):
     async def rows(self, conn: Any) -> int:
         return await conn.fetchval(f"SELECT count(*) FROM {self.table}")
 
+    async def change(self, conn: Any) -> None:
+        await conn.execute(
+            "SET search_path = elsewhere; CREATE TEMP TABLE scratch (x int);"
+            "SELECT pg_advisory_lock(7); LISTEN news; PREPARE one AS SELECT 1"
+        )
+
+    async def state(self, conn: Any) -> tuple[Any, ...]:
+        return tuple(
+            await conn.fetchrow(
+                "SELECT current_setting('search_path'), to_regclass('pg_temp.scratch')::text,"
+                " ARRAY(SELECT pg_listening_channels()),"
+                " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),"
+                " (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)"
+            )
+        )
+
 
 class MySQL(Backend):
     """An account and a database of its own on the private MariaDB server."""
 
     mark = "`"
+    wrong_secret = WRONG_SECRET
     # A procedure may have failed in a transaction that it began: that is rolled back where it can be.
     after_failure: Mapping[str, Verdict] = {
         "none": Verdict.KEEP, "rollback": Verdict.RESET, "full": Verdict.RESET,
@@ -250,6 +194,7 @@ class MySQL(Backend):
     def __init__(self, server: MariaDBServer, library: str) -> None:
         self.server, self.library = server, library
         self.user = self.database = f"test_{next(_numbers)}"
+        self.unreachable = {"port": free_port()}
         server.execute(
             f"CREATE DATABASE {self.database} CHARACTER SET utf8mb4;"
             f"CREATE USER {self.user}@127.0.0.1 IDENTIFIED BY '{server.password}';"
@@ -295,13 +240,13 @@ class MySQL(Backend):
     async def sessions(self) -> int:
         return len(await self.clients())
 
-    async def gone(self, *, left: int = 0) -> None:
+    async def gone(self, *, left: int = 0, within: float = DEADLINE) -> None:
         # The server does not notice that a client has gone before its statement ends. This ends the
         # statement, not the session: one whose client is still there stays, and is seen.
         for client in await self.clients():
             if "SLEEP" in client.statement:
                 await asyncio.to_thread(self.server.execute, f"KILL QUERY {client.id}")
-        await super().gone(left=left)
+        await super().gone(left=left, within=within)
 
     async def query(self, conn: Any, statement: str, *values: Any) -> list[Any]:
         """The rows of a statement."""
@@ -337,6 +282,22 @@ class MySQL(Backend):
     async def rows(self, conn: Any) -> int:
         ((rows,),) = await self.query(conn, f"SELECT count(*) FROM {self.table}")
         return rows
+
+    async def change(self, conn: Any) -> None:
+        await self.query(conn, "SET @mine = 1, time_zone = '+05:00'")
+        await self.query(conn, f"CREATE TEMPORARY TABLE {self.database}.scratch (x int)")
+        await self.query(conn, "SELECT GET_LOCK(%s, 0)", self.database)
+        await self.query(conn, "USE information_schema")
+
+    async def state(self, conn: Any) -> tuple[Any, ...]:
+        (found,) = await self.query(
+            conn, "SELECT @mine, @@time_zone, DATABASE(), IS_USED_LOCK(%s) <=> CONNECTION_ID()", self.database
+        )
+        try:
+            await self.query(conn, f"SELECT * FROM {self.database}.scratch")
+        except self.errors:
+            return (*found, "no temporary table")
+        return found
 
 
 class SQLite(Backend):
@@ -388,3 +349,17 @@ class SQLite(Backend):
     async def rows(self, conn: Any) -> int:
         ((rows,),) = await conn.execute_fetchall(f"SELECT count(*) FROM {self.table}")
         return rows
+
+    async def change(self, conn: Any) -> None:
+        await conn.execute("PRAGMA recursive_triggers = 1")
+        await conn.execute("ATTACH ':memory:' AS other")
+        await conn.execute("CREATE TEMP TABLE scratch (x)")
+
+    async def state(self, conn: Any) -> list[Any]:
+        return [
+            list(await conn.execute_fetchall(question))
+            for question in (
+                "PRAGMA recursive_triggers", "SELECT name FROM pragma_database_list WHERE name <> 'temp'",
+                "SELECT name FROM sqlite_temp_schema",
+            )
+        ]  # fmt: skip

@@ -80,6 +80,13 @@ def sql(request: pytest.FixtureRequest) -> Backend:
     return found
 
 
+@pytest.fixture(params=["postgresql", "asyncmy", "aiomysql", "redis"])
+def server_backend(request: pytest.FixtureRequest) -> Backend:
+    """Each backend that is a server, in turn."""
+    found: Backend = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(params=[*SQL, "redis"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend in turn."""

@@ -10,8 +10,8 @@ import redis as redis_py
 
 from millpond.driver import Verdict
 from millpond.drivers.redis import RedisDriver
-from tests.drivers.backends import Backend, until
-from tests.servers import RedisClient, RedisServer
+from tests.drivers.backends import WRONG_SECRET, Backend, until
+from tests.servers import RedisClient, RedisServer, free_port
 
 _numbers = count(1)
 
@@ -26,18 +26,26 @@ class Redis(Backend):
     # What the server sends after a request that was given up cannot be told apart from the next answer.
     after_cancel = dict.fromkeys(("none", "rollback", "full"), Verdict.DISCARD)
 
+    wrong_secret = WRONG_SECRET
+
     errors = (redis_py.RedisError,)
 
     def __init__(self, server: RedisServer) -> None:
         self.server = server
         self.client_name = f"driver-test-{next(_numbers)}"
         self.table = f"{self.client_name}:notes"
+        self.unreachable = {"port": free_port()}
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What leads to it."""
+        return {
+            "host": self.server.host, "port": self.server.port, "user": self.server.user,
+            "password": self.server.password, "client_name": self.client_name,
+        }  # fmt: skip
 
     def driver(self, **options: Any) -> RedisDriver:
-        return RedisDriver(**{
-            "host": self.server.host, "port": self.server.port, "user": self.server.user,
-            "password": self.server.password, "client_name": self.client_name, **options,
-        })  # fmt: skip
+        return RedisDriver(**{**self.options, **options})
 
     async def clients(self) -> list[RedisClient]:
         """The sessions of this test's, as the server sees them; also those that are just logging in."""
@@ -76,6 +84,15 @@ class Redis(Backend):
 
     async def rows(self, conn: Any) -> int:
         return await conn.llen(self.table)
+
+    async def change(self, conn: Any) -> None:
+        await conn.select(5)
+        await conn.client_setname(f"{self.client_name}-mine")
+        await conn.execute_command("CLIENT", "TRACKING", "ON", "BCAST")
+
+    async def state(self, conn: Any) -> tuple[Any, ...]:
+        found = await conn.client_info()
+        return found["db"], found["name"], found["flags"]
 
     async def end_all(self) -> None:
         """The server ends every session of this test's."""

@@ -1,8 +1,6 @@
 """The pool on real servers: whatever happens to them, the next borrower gets a good connection, in time."""
 
 import asyncio
-import contextlib
-import random
 import time
 from collections.abc import Callable
 from typing import Any
@@ -29,63 +27,6 @@ def breakable(request: pytest.FixtureRequest) -> Backend:
     if request.param == "redis":
         return Redis(request.getfixturevalue("redis_server_factory")())
     return MySQL(request.getfixturevalue("mariadb_server_factory")(), request.param)
-
-
-@pytest.fixture(params=["postgresql", "asyncmy", "aiomysql", "redis"])
-def server_backend(request: pytest.FixtureRequest) -> Backend:
-    """Each backend that is a server, in turn."""
-    found: Backend = request.getfixturevalue(request.param)
-    return found
-
-
-async def test_cancelled_borrowers_never_spoil_the_next_ones_answer(backend: Backend, pools: Pools) -> None:
-    """Hundreds of borrowers, a third of them cancelled at random: every answer belongs to its question."""
-    pool = pools(backend.driver(), max_size=3)
-    draw = random.Random(7)
-    answers: list[tuple[int, int]] = []
-
-    async def borrow(number: int) -> None:
-        async with pool.acquire() as conn:
-            for question in range(number, number + 3):
-                answer = await backend.ask(conn, question)
-                answers.append((question, answer))
-
-    async def storm(number: int) -> None:
-        task = asyncio.create_task(borrow(number * 10))
-        if draw.random() < 0.34:
-            for _ in range(draw.randrange(12)):
-                await asyncio.sleep(0)
-            task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-
-    await asyncio.gather(*(storm(number) for number in range(300)))
-
-    assert [pair for pair in answers if pair[0] != pair[1]] == []
-    assert len(answers) > 300
-    await until_quiet(pool)
-    assert await backend.sessions() == pool.status().total <= 3
-
-
-async def test_a_borrower_cancelled_in_a_transaction_leaves_no_row(backend: Backend, pools: Pools) -> None:
-    """The next one on the same connection finds neither the row nor the transaction."""
-    pool = pools(backend.driver(), max_size=1)
-    borrowed = asyncio.Event()
-
-    async def borrow() -> None:
-        async with pool.acquire() as conn:
-            await backend.begin(conn)
-            borrowed.set()
-            await asyncio.Event().wait()
-
-    task = asyncio.create_task(borrow())
-    await borrowed.wait()
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
-
-    async with pool.acquire() as conn:
-        assert await backend.rows(conn) == 0
-    assert pool.stats().opened == 1
 
 
 async def test_a_cancelled_statement_costs_no_connection_that_can_be_saved(
@@ -131,22 +72,6 @@ async def test_the_session_of_one_borrower_is_not_that_of_the_next(
 
     assert after == before
     assert pool.stats().opened == 1
-
-
-async def test_closing_the_pool_ends_every_session(backend: Backend, pools: Pools) -> None:
-    """Borrowed ones too, in the middle of a statement."""
-    pool = pools(backend.driver())
-    lent = [await pool.acquire() for _ in range(3)]
-    slow = await backend.start_slow(lent[0])
-    await pool.release(lent[2])
-
-    before = time.monotonic()
-    await pool.close(timeout=0.1)
-    took = time.monotonic() - before
-    await asyncio.gather(slow, return_exceptions=True)
-
-    assert took < 2.0
-    await backend.gone()
 
 
 async def test_sessions_that_the_server_ends_are_replaced(server_backend: Any, pools: Pools) -> None:
