@@ -567,9 +567,12 @@ class ConnectionPool(Reporting, Generic[C]):
             WrongLoop: this pool or `heir` belongs to another event loop; nothing has changed.
             PoolClosed: this pool is closed already.
         """
+        self._refuse_if_closed()
+        if self.state is PoolState.NEW:
+            self._heir = heir  # nobody waits, nothing is open: whoever comes will be the heir's first
+            return
         self._enter()
         heir._enter()
-        self._refuse_if_closed()
         if self.state in (PoolState.PAUSED, PoolState.DRAINING) and heir.state is PoolState.OPEN:
             heir._pause_mode = self._pause_mode
             heir._enter_state(self.state)
@@ -577,6 +580,16 @@ class ConnectionPool(Reporting, Generic[C]):
         self._refresh_plain()
         self._hand_over_waiters(heir)
         self._life.begin_to_close()
+
+    def _owns(self, conn: Any) -> bool:
+        """True while `conn` is one of this pool's connections."""
+        slot = self._ledger.by_id.get(id(conn))
+        return slot is not None and slot.conn is conn
+
+    @property
+    def _is_owed(self) -> bool:
+        """True while connections are out, those that were cut under their borrowers included."""
+        return any(slot.leases for slot in self._ledger.by_id.values())
 
     def _last_heir(self) -> ConnectionPool[Any]:
         """The pool that lends in this one's stead; itself while it has no heir."""

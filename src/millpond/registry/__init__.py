@@ -17,13 +17,22 @@ except ModuleNotFoundError as missing:
 if TYPE_CHECKING:
     from millpond.registry.handle import PoolHandle
     from millpond.registry.registry import ConnectionPoolRegistry, UnknownConnection
+    from millpond.registry.reload import ReloadResult
     from millpond.registry.status import RegistryStatus, VersionStatus
 
-__all__ = ["ConnectionPoolRegistry", "PoolHandle", "RegistryStatus", "UnknownConnection", "VersionStatus"]
+__all__ = [
+    "ConnectionPoolRegistry",
+    "PoolHandle",
+    "RegistryStatus",
+    "ReloadResult",
+    "UnknownConnection",
+    "VersionStatus",
+]
 
 _HOMES = {
     "ConnectionPoolRegistry": "millpond.registry.registry",
     "PoolHandle": "millpond.registry.handle",
+    "ReloadResult": "millpond.registry.reload",
     "RegistryStatus": "millpond.registry.status",
     "UnknownConnection": "millpond.registry.registry",
     "VersionStatus": "millpond.registry.status",

@@ -26,11 +26,17 @@ class PoolHandle:
     document.
     """
 
-    __slots__ = ("_find", "_name")
+    __slots__ = ("_find", "_name", "_owner_of")
 
-    def __init__(self, name: str, find: Callable[[str], Named]) -> None:
+    def __init__(
+        self,
+        name: str,
+        find: Callable[[str], Named],
+        owner: Callable[[str, Any], ConnectionPool[Any]],
+    ) -> None:
         self._name = name
         self._find = find
+        self._owner_of = owner
 
     def __repr__(self) -> str:
         return f"<PoolHandle {self._name!r}>"
@@ -38,6 +44,9 @@ class PoolHandle:
     @property
     def _pool(self) -> ConnectionPool[Any]:
         return self._find(self._name).pool()
+
+    def _owner(self, conn: Any) -> ConnectionPool[Any]:
+        return self._owner_of(self._name, conn)
 
     @property
     def name(self) -> str:
@@ -72,7 +81,7 @@ class PoolHandle:
     ) -> None:
         """Give back what `await handle.acquire()` brought; left out, `error` is the one being handled."""
         error = sys.exception() if isinstance(error, Unset) else error
-        await self._pool.release(conn, error=error, discard=discard)
+        await self._owner(conn).release(conn, error=error, discard=discard)
 
     async def lease(self, timeout: Timeout = UNSET) -> Lease[Any]:
         """Borrow a connection as a lease, which knows how to give it back."""
@@ -80,11 +89,11 @@ class PoolHandle:
 
     def report(self, conn: Any, error: BaseException) -> None:
         """Say that `error`, which was handled, tells something about `conn`."""
-        self._pool.report(conn, error)
+        self._owner(conn).report(conn, error)
 
     def detach(self, conn: Any) -> Any:
         """Keep `conn` for good; its place in the pool is free."""
-        return self._pool.detach(conn)
+        return self._owner(conn).detach(conn)
 
     def status(self) -> PoolStatus:
         """What the pool is doing now."""
@@ -95,8 +104,9 @@ class PoolHandle:
         return self._pool.stats()
 
     def holders(self) -> Sequence[Holder]:
-        """Who holds what, since when."""
-        return self._pool.holders()
+        """Who holds what, since when; leases of older versions too, the oldest lease first."""
+        held = [holder for pool in self._find(self._name).pools() for holder in pool.holders()]
+        return tuple(sorted(held, key=lambda holder: -holder.age))
 
     async def check(self, timeout: float = 5.0) -> PoolCheck:
         """Whether the backend is there."""
@@ -104,11 +114,13 @@ class PoolHandle:
 
     def apply(self, settings: PoolSettings) -> Change:
         """Change the running pool's settings, those that can be changed in place."""
-        return self._pool.apply(settings)
+        return self._find(self._name).apply(settings)
 
     def resize(self, *, min_size: int | Unset = UNSET, max_size: int | Unset = UNSET) -> Change:
         """Change the running pool's sizes."""
-        return self._pool.resize(min_size=min_size, max_size=max_size)
+        given = {"min_size": min_size, "max_size": max_size}
+        sizes = {name: size for name, size in given.items() if not isinstance(size, Unset)}
+        return self.apply(self.settings.changed(**sizes))
 
     def clear(self, spread: float = 0.0) -> None:
         """Begin a new generation of connections."""

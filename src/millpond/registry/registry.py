@@ -7,6 +7,7 @@ in which it is first used.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,15 +18,17 @@ from millpond._core.pool import ConnectionPool
 from millpond.drivers.kinds import near
 from millpond.errors import ConfigError, PoolClosed, PoolError
 from millpond.registry.handle import PoolHandle
-from millpond.registry.load import load_connections
+from millpond.registry.load import Connections, load_connections
 from millpond.registry.model import ConnectionConfig, connection_config
-from millpond.registry.named import Named
+from millpond.registry.named import Named, Version
+from millpond.registry.reload import ReloadResult, Reloads
 from millpond.registry.sources import name_fault
 from millpond.registry.status import RegistryStatus
 from millpond.registry.substitution import quoted
 from millpond.settings import UNSET, Range, Timeout, invalid
 from millpond.status import PoolCheck
 
+_log = logging.getLogger("millpond.registry")
 _MOST_NAMES_LISTED: Final = 10
 _SECONDS: Final = Range(float, above=0.0)
 
@@ -70,7 +73,12 @@ class ConnectionPoolRegistry:
         self.migration_timeout = float(migration_timeout)
         self._named: dict[str, Named] = {}
         self._files: frozenset[Path] = frozenset()
-        self._leaving: set[ConnectionPool[Any]] = set()
+        self._path: str | os.PathLike[str] | None = None
+        self._environ: Mapping[str, str] | None = None
+        self._numbers: dict[str, int] = {}  # the last version of names that were taken away
+        self._ending: list[Version] = []  # deprecated, not closed yet; of names that are gone, too
+        self._cut: list[Version] = []  # closed, though borrowers have not given everything back
+        self._reloads = Reloads(self)
         self._closed = False
 
     @classmethod
@@ -96,7 +104,8 @@ class ConnectionPoolRegistry:
         registry = cls(migration_timeout=migration_timeout)
         connections = load_connections(path, environ=environ)
         for config in connections.configs.values():
-            registry._add(config)
+            registry.enter(config, is_declared=True)
+        registry._path, registry._environ = path, environ
         registry._files = frozenset({connections.path, *connections.files})
         return registry
 
@@ -113,7 +122,7 @@ class ConnectionPoolRegistry:
         self._refuse_if_closed(name)
         found = connection_config(name, config)
         self._refuse_if_taken(name)
-        self._add(found)
+        self.enter(found, is_declared=False)
 
     def add_pool(self, name: str, pool: ConnectionPool[Any]) -> None:
         """Add a pool that you made; from now on the registry closes it.
@@ -130,7 +139,7 @@ class ConnectionPoolRegistry:
             raise ConfigError([f"{quoted(name)}: {wrong}"])
         self._refuse_if_taken(name)
         kind = getattr(type(pool.driver), "kind", None) or pool.driver.name
-        self._named[name] = Named(name, str(kind), config=None)
+        self._named[name] = Named(name, str(kind), config=None, number=self._next_number(name))
         self._named[name].adopt(pool)
 
     async def remove(self, name: str, timeout: Timeout = UNSET) -> None:
@@ -141,14 +150,134 @@ class ConnectionPoolRegistry:
             PoolClosed: the registry is closed.
         """
         named = self._find(name)
-        del self._named[name]
-        if named.current is None:
-            return
-        pool = named.current.pool
-        # Until it is closed it is still the registry's, should that be closed meanwhile.
-        self._leaving.add(pool)
-        await pool.close(timeout)
-        self._leaving.discard(pool)
+        self.drop(name, timeout)
+        # Who stops waiting does not stop the pools from closing.
+        tasks = [version.ending for version in named.older if version.ending is not None]
+        errors = [each for each in await asyncio.shield(asyncio.gather(*tasks)) if each is not None]
+        if errors:
+            raise errors[0]
+
+    async def apply(
+        self,
+        new_config: Connections | Mapping[str, Any] | str | os.PathLike[str],
+        *,
+        validate_only: bool = False,
+    ) -> ReloadResult:
+        """Make this the configuration of all connections, while they serve.
+
+        Names whose configuration is the same stay as they are. Settings that a
+        running pool can change are changed in it. Anything else makes a new
+        version: its first connection, on a place of the old version's, proves
+        that the backend is there and takes it; then those who wait move to it,
+        in order, and the old version ends with its last lease, or at
+        `migration_timeout`. When the proof fails the old version goes on, and
+        the result says why; applying again tries again. Both versions together
+        never have more connections than the larger `max_size`.
+
+        Names that are missing are removed, unless they came by `add` or
+        `add_pool`. A call that comes while another is under way ends that one,
+        which reports `superseded`.
+
+        Args:
+            new_config: all connections by name, as a file would have them (values are taken as they
+                are, like those of `add`), or the path of a file.
+            validate_only: change nothing, and say what would be.
+
+        Raises:
+            ConfigError: the configuration cannot be used; nothing was changed.
+            MissingExtra: the file is YAML and PyYAML is not installed.
+            PoolClosed: the registry is closed.
+        """
+        self._refuse_if_closed("")
+        if isinstance(new_config, (str, os.PathLike)):
+            new_config = load_connections(new_config, environ=self._environ)
+        configs = _configs(new_config)
+        own = [name for name in configs if name in self._named and self._named[name].config is None]
+        if own:
+            raise ConfigError([f"{name}: a pool of this name was added by the program" for name in own])
+        if validate_only:
+            todo = self._reloads.planned(configs)
+            return ReloadResult(
+                todo.added, todo.removed, todo.renewed, todo.adjusted, todo.unchanged, validated_only=True
+            )
+        if isinstance(new_config, Connections):
+            self._files = frozenset({new_config.path, *new_config.files})
+        return await self._reloads.apply(configs)
+
+    async def reload(self, *, validate_only: bool = False) -> ReloadResult:
+        """Read the file that this registry came from once more, and apply it.
+
+        Raises:
+            ConfigError: the file cannot be used, nothing was changed; or the registry came from none.
+            MissingExtra: the file is YAML and PyYAML is not installed.
+            PoolClosed: the registry is closed.
+        """
+        self._refuse_if_closed("")
+        if self._path is None:
+            raise ConfigError(["the registry did not come from a file; use apply() with a configuration"])
+        return await self.apply(self._path, validate_only=validate_only)
+
+    async def wait_closed(self, name: str, version: int) -> None:
+        """Return when this version of `name` is gone: after its last lease, or at `migration_timeout`.
+
+        Raises:
+            ValueError: it is the version in use, or one that has not been made yet.
+        """
+        for each in self._ending:
+            if each.name == name and each.number == version and each.ending is not None:
+                await asyncio.shield(each.ending)
+                return
+        named = self._named.get(name)
+        last = self._numbers.get(name, 0) if named is None else named.number - 1
+        if not 1 <= version <= last:
+            raise ValueError(f"version {version} of {quoted(name)} is not a deprecated one")
+
+    # -- what a reload does here ------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """It lends nothing any more."""
+        return self._closed
+
+    @property
+    def named(self) -> Mapping[str, Named]:
+        """What stands behind each name."""
+        return self._named
+
+    def enter(self, config: ConnectionConfig, *, is_declared: bool) -> None:
+        """Add a name that nobody has used yet."""
+        number = self._next_number(config.name)
+        self._named[config.name] = Named.of(config, number=number, is_declared=is_declared)
+
+    def drop(self, name: str, timeout: Timeout) -> None:
+        """Take a name away; its pools close in the background, the one in use within `timeout` seconds."""
+        named = self._named.pop(name)
+        self._numbers[name] = named.number
+        if named.current is not None:
+            self.deprecate(named, named.current, timeout)
+
+    def deprecate(self, named: Named, version: Version, timeout: Timeout) -> None:
+        """Close a version that is no longer in use in the background, within `timeout` seconds."""
+
+        async def end() -> Exception | None:
+            try:
+                await version.pool.close(timeout)
+            except PoolError as error:  # it lives in another loop, or that has ended
+                _log.warning("%s: version %d could not be closed: %s", version.name, version.number, error)
+                return error
+            finally:
+                named.older.remove(version)
+                self._ending.remove(version)
+                if version.pool._is_owed:
+                    self._cut.append(version)
+                named.fit_allowance()
+            return None
+
+        named.older.append(version)
+        self._ending.append(version)
+        version.ending = asyncio.create_task(
+            end(), name=f"millpond {version.name}: end of version {version.number}"
+        )
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -192,11 +321,15 @@ class ConnectionPoolRegistry:
             PoolClosed: the registry is closed.
         """
         self._find(name)
-        return PoolHandle(name, self._find)
+        return PoolHandle(name, self._find, self._owner)
 
     def status(self) -> RegistryStatus:
         """What every pool is doing; no I/O, makes no pool, works after `close` too."""
-        return RegistryStatus(self._closed, tuple(named.status() for named in self._named.values()))
+        return RegistryStatus(
+            self._closed,
+            active=tuple(named.status() for named in self._named.values()),
+            deprecated=tuple(version.status() for version in self._ending),
+        )
 
     async def check(self, name: str, timeout: float = 5.0) -> PoolCheck:
         """Whether the backend of `name` is there; opens the pool if nobody has used it yet.
@@ -220,10 +353,17 @@ class ConnectionPoolRegistry:
                 Several such errors come as an ExceptionGroup.
         """
         self._closed = True
-        pools = [named.current.pool for named in self._named.values() if named.current is not None]
+        self._reloads.overtake()
+        versions = [named.current for named in self._named.values() if named.current is not None]
+        versions += self._ending
+        loop = asyncio.get_running_loop()
+        endings = [version.ending for version in versions if version.ending is not None]
         limit: Timeout = UNSET if timeout is None else timeout
         results = await asyncio.gather(
-            *(pool.close(limit) for pool in dict.fromkeys([*pools, *self._leaving])), return_exceptions=True
+            *(version.pool.close(limit) for version in versions),
+            *(ending for ending in endings if ending.get_loop() is loop),
+            self._reloads.finished(),
+            return_exceptions=True,
         )
         errors = [each for each in results if isinstance(each, Exception)]
         if len(errors) == 1:
@@ -244,8 +384,21 @@ class ConnectionPoolRegistry:
         state = "closed" if self._closed else "open"
         return f"<ConnectionPoolRegistry {state}, {len(self._named)} names, {opened} pools>"
 
-    def _add(self, config: ConnectionConfig) -> None:
-        self._named[config.name] = Named(config.name, config.kind, config)
+    def _next_number(self, name: str) -> int:
+        return self._numbers.get(name, 0) + 1
+
+    def _owner(self, name: str, conn: Any) -> ConnectionPool[Any]:
+        """The pool that lent `conn`, of whichever version, even if the name or the registry has ended since.
+
+        The pool in use, if it was none of them: it will say that the connection is not on loan.
+        """
+        self._cut = [version for version in self._cut if version.pool._is_owed]
+        versions = [version for version in (*self._ending, *self._cut) if version.name == name]
+        named = self._named.get(name)
+        if named is not None and named.current is not None:
+            versions.insert(0, named.current)
+        found = next((version.pool for version in versions if version.pool._owns(conn)), None)
+        return self._find(name).pool() if found is None else found
 
     def _find(self, name: str) -> Named:
         """What stands behind a name, for who wants to use it."""
@@ -262,3 +415,23 @@ class ConnectionPoolRegistry:
     def _refuse_if_taken(self, name: str) -> None:
         if name in self._named:
             raise ConfigError([f"{name}: there is a connection of this name already"])
+
+
+def _configs(given: Connections | Mapping[str, Any]) -> dict[str, ConnectionConfig]:
+    """Every connection's configuration, valid as a whole."""
+    if isinstance(given, Connections):
+        return dict(given.configs)
+    if not isinstance(given, Mapping):
+        raise TypeError(f"a configuration must be a mapping or a path, got {type(given).__name__}")
+    configs: dict[str, ConnectionConfig] = {}
+    problems: list[str] = []
+    for name, values in given.items():
+        try:
+            configs[name] = (
+                values if isinstance(values, ConnectionConfig) else connection_config(name, values)
+            )
+        except ConfigError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigError(problems)
+    return configs
