@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from millpond import ConnectFailed, PoolTimeout
-from millpond.testing.driver import Dawdle, Hang, Verb
+from millpond import ConnectFailed, PoolClosed, PoolState, PoolTimeout
+from millpond.testing.driver import HANG_FOR_EVER, Dawdle, Hang, Verb
 from millpond.testing.loop import current
 from tests.kernel.worlds import SEEDS, World, in_world
 
@@ -165,3 +165,26 @@ def test_a_backend_that_is_really_gone_is_found_out_in_spite_of_stalls() -> None
             await waiting
 
     in_world(story, max_size=1, connect_timeout=1.0, connect_retries=1)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_loop_that_stalls_while_a_pool_closes_does_not_end_the_wait_for_a_call_that_gets_more_time(
+    seed: int,
+) -> None:
+    """The call is given its grace anew; whoever waits for it must not be the first to lose patience."""
+
+    async def story(world: World) -> None:
+        world.backend.connects = HANG_FOR_EVER
+        borrowing = asyncio.create_task(world.borrow())
+        await asyncio.sleep(0.1)
+        closing = asyncio.create_task(world.pool.close(0.5))
+        await asyncio.sleep(0.4)
+        current().stall(2.8)
+        await closing
+        assert world.pool.state is PoolState.CLOSED
+        with pytest.raises(PoolClosed):
+            await borrowing
+        world.backend.unhang()
+        await asyncio.sleep(1)
+
+    in_world(story, seed=seed, disconnect_timeout=0.3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond._core import forks
@@ -19,6 +19,9 @@ from millpond.status import PoolState
 if TYPE_CHECKING:
     from millpond._core.pool import ConnectionPool
 
+
+_MOST_STALLS: Final = 5
+"""How many times in a row a loop may stand still before the end of a pool waits no longer for its calls."""
 
 LEGAL: Final[Mapping[PoolState, frozenset[PoolState]]] = {
     PoolState.NEW: frozenset({PoolState.OPEN, PoolState.CLOSING, PoolState.CLOSED}),
@@ -72,8 +75,7 @@ class Life:
             else pool._timeout_error(now - began, TimeoutCause.CONNECTING)
         )
         self._undo_initialize()
-        gone = now + 2 * GRACE_S
-        await pool._announcer.until(lambda: not pool._ledger.total and not pool._calls, gone)
+        await self._let_go(lambda: not pool._ledger.total and not pool._calls)
         raise error
 
     def _has_floor(self) -> bool:
@@ -128,7 +130,7 @@ class Life:
         polite = polite if deadline is None else min(polite, max(deadline, now))
         if not await pool._announcer.until(self._is_quiet, polite):
             pool._tender.hurry_closings()
-            await pool._announcer.until(self._is_quiet, pool._now() + 2 * GRACE_S)
+            await self._let_go(self._is_quiet)
         await self._driver_is_quiet(deadline)
         self._finish()
 
@@ -158,6 +160,15 @@ class Life:
         for slot in self._pool._slots():
             if slot.state is state:
                 self._pool._keeper.cut(slot, CloseReason.POOL_CLOSED)
+
+    async def _let_go(self, is_over: Callable[[], bool]) -> None:
+        """Wait for driver calls that were told to stop: each ends, or is abandoned, within `GRACE_S`.
+
+        One that the loop did not come round to in time gets its grace again, and so does this wait.
+        """
+        for _ in range(_MOST_STALLS):
+            if await self._pool._announcer.until(is_over, self._pool._now() + 2 * GRACE_S):
+                return
 
     async def _driver_is_quiet(self, deadline: float | None) -> None:
         """Wait for what the driver itself is still ending, then stop it; each of the two has an end."""
