@@ -12,7 +12,9 @@ import pytest
 from millpond import ConnectFailed, ConnectionPool, PoolSettings, create_pool
 from millpond.driver import Verdict
 from millpond.drivers.grpc import GrpcDriver
+from millpond.testing.contract import DriverContract, KindContract, SharedContract
 from tests.drivers.backends import until
+from tests.drivers.grpc_backend import Grpc
 from tests.servers import free_port
 from tests.servers.grpc_server import GrpcServer
 
@@ -23,6 +25,13 @@ CANCELLATIONS = 2000
 def server() -> Iterator[GrpcServer]:
     """One that nobody harms."""
     with GrpcServer(streams=20) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def unlimited() -> Iterator[GrpcServer]:
+    """One that nobody harms, and that takes any number of calls."""
+    with GrpcServer() as running:
         yield running
 
 
@@ -39,6 +48,14 @@ def start() -> Iterator[Callable[..., GrpcServer]]:
     yield start
     for each in started:
         each.close()
+
+
+class TestGrpc(DriverContract, SharedContract, KindContract):
+    """The public contract; without a limit, for the server counts a cancelled call until it hears of it."""
+
+    @pytest.fixture(autouse=True)
+    def _on(self, unlimited: GrpcServer) -> None:
+        self.backend = Grpc(unlimited)
 
 
 def pool_for(server: GrpcServer, **settings: Any) -> ConnectionPool[Any]:

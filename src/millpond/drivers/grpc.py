@@ -20,6 +20,7 @@ import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeAlias
+from weakref import WeakSet
 
 from millpond.driver import Verdict
 from millpond.drivers import _options as check
@@ -120,6 +121,7 @@ class GrpcDriver:
             arguments["grpc.ssl_target_name_override"] = ssl_server_name
         self._arguments = tuple({**arguments, **more}.items())
         self._endings: set[asyncio.Task[None]] = set()
+        self._terminated: WeakSet[aio.Channel] = WeakSet()
 
     @classmethod
     def options_from_url(cls, url: str) -> Mapping[str, Any]:
@@ -219,6 +221,7 @@ class GrpcDriver:
 
     def terminate(self, conn: aio.Channel) -> None:
         """Cancel what is under way and hang up; in a task, for gRPC has no other way."""
+        self._terminated.add(conn)
         try:
             task = asyncio.get_running_loop().create_task(_ended(conn), name="millpond grpc: terminate")
         except RuntimeError:
@@ -232,6 +235,8 @@ class GrpcDriver:
 
     def is_closed(self, conn: aio.Channel) -> bool:
         """True when it is shut down, or has lost its server and not found it again."""
+        if conn in self._terminated:
+            return True
         try:
             state = conn.get_state()
         except aio.UsageError:

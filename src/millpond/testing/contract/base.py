@@ -183,17 +183,17 @@ class Contract:
     async def _from_start_to_end(self, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
         try:
             await test()
-        except BaseException:
-            self._terminate_all()
-            raise
-        self._terminate_all()
+        finally:
+            await self._terminate_all()
         await self.none_left(Promise.RESIDUE, "after the test")
 
-    def _terminate_all(self) -> None:
+    async def _terminate_all(self) -> None:
         while self._opened:
             driver, conn = self._opened.pop()
             with contextlib.suppress(Exception):
                 driver.terminate(conn)
+            if isinstance(driver, Lingering) and driver.endings():
+                await asyncio.wait(driver.endings(), timeout=_TIME_TO_END_S)
 
 
 def in_a_loop(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], None]:

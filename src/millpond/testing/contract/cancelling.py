@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 from collections.abc import Awaitable, Callable, Coroutine, Generator
-from functools import partial
 from typing import Any, Final
 
 from millpond.testing.contract.promises import Promise
@@ -36,12 +35,15 @@ class Awaits:
 
     def __await__(self) -> Generator[Any, Any, Any]:
         inner = self._coroutine.__await__()
-        step: Callable[[], Any] = partial(inner.send, None)
+        sent: Any = None
+        thrown: BaseException | None = None
         while True:
             try:
-                awaited = step()
+                awaited = inner.send(sent) if thrown is None else inner.throw(thrown)
             except StopIteration as end:
                 return end.value
+            finally:
+                thrown = None  # or the error, its traceback and this frame would keep each other alive
             self.seen += 1
             if self.seen == self._cancel_at:
                 self._arm(awaited)
@@ -49,9 +51,7 @@ class Awaits:
                 sent = yield awaited
             except BaseException as error:
                 self.was_cancelled |= isinstance(error, asyncio.CancelledError)
-                step = partial(inner.throw, error)
-            else:
-                step = partial(inner.send, sent)
+                thrown = error
 
     def _arm(self, awaited: Any) -> None:
         task = asyncio.current_task()

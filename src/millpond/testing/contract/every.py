@@ -132,8 +132,10 @@ class DriverContract(Contract):
             if not task.done():
                 task.cancel()
                 raise Promise.TERMINATE_ENDS.broken("the request that was under way is still waiting")
-            if task.cancelled() or task.exception() is None:
+            # Some libraries tell it as a cancellation.
+            if not task.cancelled() and task.exception() is None:
                 raise Promise.TERMINATE_ENDS.broken("the request that was under way ended without an error")
+            del task  # or what it ended with keeps the request, and that keeps the session of some libraries
             await self.none_left(Promise.TERMINATE_ENDS, "after terminate() in the middle of a request")
 
         if took_s > _AT_ONCE_S:
@@ -420,6 +422,7 @@ class DriverContract(Contract):
             raise Promise.TERMINATE_ENDS.broken("a request still waits on a connection of a closed pool")
         if not slow.cancelled():
             slow.exception()
+        del slow
         await self.none_left(Promise.BOOKS, "after the pool was closed")
 
 
