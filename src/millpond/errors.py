@@ -50,8 +50,11 @@ def describe(error: BaseException, redact: Callable[[str], str] | None = None) -
         error: any exception, for example a driver's.
         redact: masks what only the driver knows to be secret; asked first.
     """
-    text = " ".join(str(error).split())
-    text = masked(redact(text) if redact is not None else text)
+    try:
+        text = " ".join(str(error).split())
+        text = masked(redact(text) if redact is not None else text)
+    except Exception:  # it cannot say what it is, or nobody can say whether that is secret
+        text = ""
     if len(text) > _LONGEST_DESCRIPTION:
         text = text[: _LONGEST_DESCRIPTION - 1] + "…"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -69,8 +72,11 @@ def safe_cause(
     for _ in range(20):
         if seen is None:
             return error
-        words = [str(seen), *map(str, seen.args), *getattr(seen, "__notes__", ())]
-        if any(masked(redact(word) if redact else word) != word for word in words):
+        try:
+            words = [str(seen), *map(str, seen.args), *getattr(seen, "__notes__", ())]
+            if any(masked(redact(word) if redact else word) != word for word in words):
+                return None
+        except Exception:  # as above
             return None
         seen = seen.__cause__ or seen.__context__
     return None

@@ -194,4 +194,4 @@ def test_a_driver_that_cannot_judge_costs_the_connection(caplog: pytest.LogCaptu
     world = in_world(story, max_size=1)
 
     assert world.backend.opened == 2
-    assert "after_lease() raised" in caplog.text
+    assert "after_lease() failed" in caplog.text

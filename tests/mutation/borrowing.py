@@ -82,8 +82,8 @@ BORROWING: Final = (
         does="opens nothing in place of a connection that came back broken",
         breaks=(3,),
         file="lending.py",
-        find="if verdict is None else verdict, now)\n        pool._pump()\n",
-        put="if verdict is None else verdict, now)\n",
+        find="said, now)\n        pool._pump()\n",
+        put="said, now)\n",
     ),
     Fault(
         name="retry-timer-forgotten",
@@ -252,8 +252,8 @@ BORROWING: Final = (
         does="does not show the driver the error that a lease ended with",
         breaks=(7,),
         file="lending.py",
-        find="return pool.driver.after_lease(slot.conn, error)",
-        put="return pool.driver.after_lease(slot.conn, None)",
+        find="verdict: object = pool.driver.after_lease(slot.conn, error)",
+        put="verdict: object = pool.driver.after_lease(slot.conn, None)",
     ),
     Fault(
         name="failed-reset-ignored",

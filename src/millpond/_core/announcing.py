@@ -11,6 +11,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from millpond._core.alarm import STALLED_S
+from millpond._core.calls import FAULTS
 from millpond._core.opening import HEDGE_S
 from millpond.events import CloseReason, Event, EventKind, Listener
 
@@ -114,7 +115,7 @@ class Announcer:
                 for listener in self._listeners:
                     try:
                         listener(event)
-                    except Exception:
+                    except FAULTS:
                         self.listener_errors += 1
                         logger.exception("%s: a listener raised on %s", pool.name, event.kind.value)
         finally:

@@ -18,6 +18,12 @@ T = TypeVar("T")
 GRACE_S: Final = 1.0
 """How long (seconds) a cancelled call may take to end before it is abandoned."""
 
+FAULTS: Final = (Exception, asyncio.CancelledError)
+"""What a plain function of a driver or listener may raise by mistake.
+
+Nobody cancels a plain function: its CancelledError comes from looking at a task that was cancelled.
+"""
+
 
 class CallTimeout(TimeoutError):
     """A driver call took longer than it may."""
@@ -64,8 +70,12 @@ class Call(Generic[T]):
 
     @property
     def was_cancelled_from_outside(self) -> bool:
-        """True when its task was cancelled by neither `abort` nor a timeout: as the end of a loop does."""
-        return self._task.cancelled() and not self.aborted and not self.timed_out
+        """True when its task was cancelled by neither `abort` nor a timeout: as the end of a loop does.
+
+        A driver that raises CancelledError although nobody asked it to has failed, no more.
+        """
+        was_asked = self._task.cancelling() > 0
+        return was_asked and self._task.cancelled() and not self.aborted and not self.timed_out
 
     @property
     def is_running(self) -> bool:

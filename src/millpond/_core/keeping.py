@@ -6,6 +6,7 @@ import logging
 from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
+from millpond._core.calls import FAULTS
 from millpond._core.retirement import fresh_until, reason_to_retire
 from millpond._core.slot import UNFIT, Slot, SlotState
 from millpond.errors import describe
@@ -102,7 +103,7 @@ class Keeper:
         pool = self._pool
         try:
             pool.driver.terminate(conn)
-        except Exception as fault:
+        except FAULTS as fault:
             logger.error("%s: terminate() raised: %s", pool.name, describe(fault, pool._redact))
 
     def gone(self, conn: Any) -> bool:
@@ -110,7 +111,7 @@ class Keeper:
         pool = self._pool
         try:
             return pool.driver.is_closed(conn)
-        except Exception as fault:
+        except FAULTS as fault:
             logger.error("%s: is_closed() raised: %s", pool.name, describe(fault, pool._redact))
             return True
 

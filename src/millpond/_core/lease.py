@@ -7,6 +7,7 @@ from collections.abc import Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
+from millpond._core.calls import FAULTS
 from millpond._core.slot import Slot, SlotState
 from millpond._core.whereabouts import here, task_of
 from millpond.driver import Verdict
@@ -78,7 +79,7 @@ class Acquire(Hold[C]):
                 now = pool._now()
                 try:
                     usable = now < slot.fresh_until and not pool._is_closed(slot.conn)
-                except Exception:
+                except FAULTS:
                     usable = (
                         False  # the long way asks again, says so in the log, and sends the connection off
                     )
@@ -106,7 +107,7 @@ class Acquire(Hold[C]):
         if error is None and slot is not None and slot.state is _BUSY and here() == pool._home:
             try:
                 verdict = pool._after_lease(slot.conn, None)
-            except Exception as fault:
+            except FAULTS as fault:
                 verdict = pool._lender.no_verdict(fault)
             now = pool._now()
             if verdict is _KEEP and now < slot.retire_at and slot.uses < slot.plain_uses:

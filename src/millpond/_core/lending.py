@@ -6,6 +6,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from millpond._core.calls import FAULTS
 from millpond._core.lease import ASKING, NOTED
 from millpond._core.retirement import reason_to_retire
 from millpond._core.slot import Slot, SlotState
@@ -238,7 +239,8 @@ class Lender:
         elif discard:
             pool._keeper.discard(slot, CloseReason.DISCARDED, error)
         else:
-            self._put_away(slot, error, self.judge(slot, error) if verdict is None else verdict, now)
+            said = verdict if isinstance(verdict, Verdict) else self.judge(slot, error)
+            self._put_away(slot, error, said, now)
         pool._pump()
         pool._announcer.settle()
 
@@ -273,14 +275,17 @@ class Lender:
         """What the driver says of a connection after its lease."""
         pool = self._pool
         try:
-            return pool.driver.after_lease(slot.conn, error)
-        except Exception as fault:  # a driver's fault must not lose the connection's place
+            verdict: object = pool.driver.after_lease(slot.conn, error)
+        except FAULTS as fault:  # a driver's fault must not lose the connection's place
             return self.no_verdict(fault)
+        if isinstance(verdict, Verdict):
+            return verdict
+        return self.no_verdict(TypeError(f"it must return a Verdict, got {type(verdict).__name__}"))
 
-    def no_verdict(self, fault: Exception) -> Verdict:
-        """A driver that raises knows nothing about its connection."""
+    def no_verdict(self, fault: BaseException) -> Verdict:
+        """A driver that raises, or says what nobody understands, knows nothing about its connection."""
         pool = self._pool
         logger.error(
-            "%s: after_lease() raised, connection discarded: %s", pool.name, describe(fault, pool._redact)
+            "%s: after_lease() failed, connection discarded: %s", pool.name, describe(fault, pool._redact)
         )
         return Verdict.DISCARD

@@ -8,6 +8,7 @@ succeeds.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
 from typing import TYPE_CHECKING, Any, Final
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from millpond._core.alarm import Alarm
 from millpond._core.backoff import backoff
 from millpond._core.breaker import Breaker
-from millpond._core.calls import Call
+from millpond._core.calls import FAULTS, Call
 from millpond._core.retirement import plain_uses, reason_to_retire, retire_at
 from millpond._core.waiters import WaiterState
 from millpond.errors import CircuitOpen, ConnectFailed, PoolError, describe, safe_cause
@@ -167,7 +168,7 @@ class Opener:
         try:
             if pool._on_connect is not None:
                 outcome = pool._on_connect(conn)
-                if outcome is not None:
+                if inspect.isawaitable(outcome):
                     await outcome
             if checked:
                 await driver.ping(conn)
@@ -266,7 +267,7 @@ class Opener:
     def _is_permanent(self, error: BaseException) -> bool:
         try:
             return self._pool.driver.is_permanent(error)
-        except Exception:
+        except FAULTS:
             logger.exception("%s: is_permanent() raised; the error counts as transient", self._pool.name)
             return False
 

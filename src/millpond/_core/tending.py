@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from millpond._core.calls import Call
@@ -13,6 +14,11 @@ from millpond.status import PoolState
 
 if TYPE_CHECKING:
     from millpond._core.pool import ConnectionPool
+
+
+async def _done(do: Callable[[Any], Awaitable[None]], conn: Any) -> None:
+    """Call the driver inside of the task: one that raises before its first await fails like any other."""
+    await do(conn)
 
 
 class Tender:
@@ -35,7 +41,7 @@ class Tender:
         pool._ledger.move(slot, SlotState.TENDING)
         self.pings += 1
         self.pinging += 1
-        self._start(slot, "ping", pool.driver.ping(slot.conn), pool.settings.health_check_timeout)
+        self._start(slot, "ping", pool.driver.ping, pool.settings.health_check_timeout)
 
     def reset(self, slot: Slot) -> None:
         """Clean a connection whose lease has ended."""
@@ -45,12 +51,12 @@ class Tender:
         slot.idle_since = pool._now()
         pool._ledger.move(slot, SlotState.TENDING)
         self.resets += 1
-        self._start(slot, "reset", pool.driver.reset(slot.conn), pool.settings.reset_timeout)
+        self._start(slot, "reset", pool.driver.reset, pool.settings.reset_timeout)
 
-    def _start(self, slot: Slot, verb: str, coroutine: Any, timeout: float) -> None:
+    def _start(self, slot: Slot, verb: str, do: Callable[[Any], Awaitable[None]], timeout: float) -> None:
         pool = self._pool
         self._under_way[slot.number] = pool._call(
-            coroutine,
+            _done(do, slot.conn),
             verb=verb,
             slot=slot,
             timeout=timeout,
@@ -93,7 +99,7 @@ class Tender:
         pool = self._pool
         pool._ledger.move(slot, SlotState.CLOSING)
         self._closings[slot.number] = pool._call(
-            pool.driver.close(slot.conn),
+            _done(pool.driver.close, slot.conn),
             verb="close",
             slot=slot,
             timeout=pool.settings.disconnect_timeout,
