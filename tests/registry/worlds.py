@@ -14,7 +14,7 @@ from millpond.registry.model import ConnectionConfig, connection_config
 from millpond.registry.named import Named, Version
 from millpond.settings import PoolSettings
 from millpond.testing import Auditor, ScriptedBackend, ScriptedDriver, run
-from millpond.testing.driver import AccessDenied, BackendDown, ScriptedConnection
+from millpond.testing.driver import AccessDenied, ScriptedConnection
 
 SERVERS: dict[str, ScriptedBackend] = {}
 """The servers of the world that runs, by host."""
@@ -84,10 +84,6 @@ class World:
     def server(self, host: str) -> ScriptedBackend:
         """The server of this name."""
         return SERVERS.setdefault(host, ScriptedBackend())
-
-    def refuse(self, host: str) -> None:
-        """The server lets nobody in."""
-        self.server(host).connects = lambda call: BackendDown("no")  # type: ignore[assignment,return-value]
 
     async def apply(self, *configs: ConnectionConfig, validate_only: bool = False) -> Any:
         """Make these the whole configuration."""
