@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond._core import forks
@@ -75,7 +75,9 @@ class Life:
             else pool._timeout_error(now - began, TimeoutCause.CONNECTING)
         )
         self._undo_initialize()
-        await self._let_go(lambda: not pool._ledger.total and not pool._calls)
+        # Others may use the pool meanwhile: they need not be waited for.
+        gone = now + 2 * GRACE_S
+        await pool._announcer.until(lambda: not pool._ledger.total and not pool._calls, gone)
         raise error
 
     def _has_floor(self) -> bool:
@@ -130,7 +132,7 @@ class Life:
         polite = polite if deadline is None else min(polite, max(deadline, now))
         if not await pool._announcer.until(self._is_quiet, polite):
             pool._tender.hurry_closings()
-            await self._let_go(self._is_quiet)
+            await self._calls_let_go()
         await self._driver_is_quiet(deadline)
         self._finish()
 
@@ -161,13 +163,13 @@ class Life:
             if slot.state is state:
                 self._pool._keeper.cut(slot, CloseReason.POOL_CLOSED)
 
-    async def _let_go(self, is_over: Callable[[], bool]) -> None:
+    async def _calls_let_go(self) -> None:
         """Wait for driver calls that were told to stop: each ends, or is abandoned, within `GRACE_S`.
 
         One that the loop did not come round to in time gets its grace again, and so does this wait.
         """
         for _ in range(_MOST_STALLS):
-            if await self._pool._announcer.until(is_over, self._pool._now() + 2 * GRACE_S):
+            if await self._pool._announcer.until(self._is_quiet, self._pool._now() + 2 * GRACE_S):
                 return
 
     async def _driver_is_quiet(self, deadline: float | None) -> None:
