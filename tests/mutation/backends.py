@@ -179,8 +179,8 @@ BACKENDS: Final = (
         does="retires idle connections below min_size",
         breaks=(15,),
         file="upkeep.py",
-        find="            elif ledger.live > settings.min_size and idle_deadline(slot, settings) <= now:\n",
-        put="            elif idle_deadline(slot, settings) <= now:\n",
+        find="        return ledger.live > settings.min_size and idle_deadline(slot, settings) <= now\n",
+        put="        return idle_deadline(slot, settings) <= now\n",
     ),
     Fault(
         name="never-pinged",

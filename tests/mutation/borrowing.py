@@ -50,7 +50,7 @@ BORROWING: Final = (
         does="keeps returned connections although max_size was lowered meanwhile",
         breaks=(2,),
         file="keeping.py",
-        find="if reason is None and pool._ledger.surplus:",
+        find="if reason is None and pool._ledger.surplus and self._is_too_large:",
         put="if False:",
     ),
     Fault(

@@ -35,9 +35,14 @@ class Keeper:
         if pool.state in (PoolState.CLOSING, PoolState.CLOSED):
             return slot.doom if slot.doom in UNFIT else CloseReason.POOL_CLOSED
         reason = reason_to_retire(slot, now, pool._ledger.generation, pool.settings)
-        if reason is None and pool._ledger.surplus:
+        if reason is None and pool._ledger.surplus and self._is_too_large:
             return CloseReason.SHRUNK
         return reason
+
+    @property
+    def _is_too_large(self) -> bool:
+        """More places are taken than `max_size`, and will be when the attempts told to stop have stopped."""
+        return self._pool._ledger.surplus > self._pool._opener.leaving
 
     def offer(self, slot: Slot, *, keep_place: bool = False) -> None:
         """A clean connection without a lease: to the first waiter, or onto the shelf."""
@@ -175,9 +180,10 @@ class Keeper:
         """After `max_size` was lowered: the youngest attempts and the coldest idle ones make way."""
         pool = self._pool
         ledger = pool._ledger
-        for call in list(pool._openings.values())[::-1][: ledger.surplus]:
-            call.abort()
-        while ledger.surplus and (parked := [*ledger.doomed_idle[:1], *ledger.idle[:1]]):
+        for call in list(pool._openings.values())[::-1]:
+            if self._is_too_large:
+                call.abort()
+        while self._is_too_large and (parked := [*ledger.doomed_idle[:1], *ledger.idle[:1]]):
             self.retire(parked[0], parked[0].doom or CloseReason.SHRUNK)
 
     def shed(self) -> None:

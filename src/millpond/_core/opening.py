@@ -17,7 +17,7 @@ from millpond._core.alarm import Alarm
 from millpond._core.backoff import backoff
 from millpond._core.breaker import Breaker
 from millpond._core.calls import FAULTS, Call
-from millpond._core.retirement import plain_uses, reason_to_retire, retire_at
+from millpond._core.retirement import reason_to_retire, tune
 from millpond._core.waiters import WaiterState
 from millpond.errors import CircuitOpen, ConnectFailed, PoolError, describe, safe_cause
 from millpond.events import CloseReason, EventKind
@@ -67,6 +67,19 @@ class Opener:
         self.breaker = Breaker(self._pool.settings.failure_threshold, self._pool.settings.success_threshold)
         self.next_attempt_at = -math.inf
         self.last_failed = False
+
+    def tune(self, now: float) -> None:
+        """Take what the settings say now; a pause that has become too long ends sooner."""
+        settings = self._pool.settings
+        was = self.breaker.state
+        self.breaker.tune(settings.failure_threshold, settings.success_threshold)
+        self.next_attempt_at = min(self.next_attempt_at, now + settings.recovery_timeout)
+        self._announce(was)
+
+    @property
+    def leaving(self) -> int:
+        """Attempts that were told to stop: they have a place, and are about to give it back."""
+        return sum(call.aborted for call in self._pool._openings.values())
 
     def unbind(self) -> None:
         """Drop the timer."""
@@ -196,8 +209,8 @@ class Opener:
             pool._pump()
             return
         ledger.admit(slot, conn, now)
-        slot.retire_at = retire_at(now, pool.settings, pool._random.random())
-        slot.plain_uses = plain_uses(slot, pool.settings)
+        slot.draw = pool._random.random()
+        tune(slot, pool.settings)
         self.connect_times.record(now - call.started_at)
         pool._announcer.tell(EventKind.OPENED, slot=slot, seconds=now - call.started_at)
         self._note_success()

@@ -32,7 +32,7 @@ from millpond._core.lending import Lender
 from millpond._core.life import LEGAL, Life
 from millpond._core.opening import HEDGE_S, Opener
 from millpond._core.reporting import Reporting
-from millpond._core.retirement import fresh_until, plain_uses
+from millpond._core.retirement import tune
 from millpond._core.slot import Slot, SlotState
 from millpond._core.tending import Tender
 from millpond._core.upkeep import Upkeep
@@ -450,13 +450,12 @@ class ConnectionPool(Reporting, Generic[C]):
             self._check_loop()
         self.settings = settings.changed(**kept)
         self._ledger.max_size = self.settings.max_size
-        self._opener.breaker.tune(self.settings.failure_threshold, self.settings.success_threshold)
+        self._opener.tune(self._now())
         self._retune()
         if self._loop is None or self.state in (PoolState.CLOSING, PoolState.CLOSED):
             return change
         self._keeper.shrink()
-        for slot in self._idle:
-            slot.fresh_until = fresh_until(slot, self.settings)
+        self._upkeep.retire(self._now())
         if change.in_place:
             self._announcer.tell(EventKind.CHANGED, reason="settings", detail=", ".join(change.in_place))
         self._pump()
@@ -475,7 +474,7 @@ class ConnectionPool(Reporting, Generic[C]):
         settings = self.settings
         self._trusted_s = math.inf if settings.validate_after_idle is None else settings.validate_after_idle
         for slot in self._slots():
-            slot.plain_uses = plain_uses(slot, settings)
+            tune(slot, settings)
         self._refresh_plain()
 
     def _refresh_plain(self) -> None:

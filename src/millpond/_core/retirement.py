@@ -6,6 +6,7 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+from millpond._core.slot import SlotState
 from millpond.events import CloseReason
 
 if TYPE_CHECKING:
@@ -54,6 +55,15 @@ def plain_uses(slot: Slot, settings: PoolSettings) -> int:
     if slot.needs_reset:
         return 0
     return sys.maxsize if settings.max_uses is None else settings.max_uses
+
+
+def tune(slot: Slot, settings: PoolSettings) -> None:
+    """Keep with a slot what follows from the settings: how long and how often it may be lent."""
+    slot.plain_uses = plain_uses(slot, settings)
+    if slot.doom is None:
+        slot.retire_at = retire_at(slot.opened_at, settings, slot.draw)
+        if slot.state is SlotState.IDLE:
+            slot.fresh_until = fresh_until(slot, settings)
 
 
 def idle_deadline(slot: Slot, settings: PoolSettings) -> float:

@@ -53,6 +53,7 @@ class Slot:
         leases: the live leases, oldest first; exclusive pools have at most one.
         uses: leases so far.
         opened_at, idle_since, proved_at: instants; `proved_at` is the last proof of life.
+        draw: a number from [0, 1): its share of the lifetime's jitter.
         retire_at: from then on it is not lent again; minus infinity once it is doomed.
         fresh_until: until then, and while parked, it may be lent without a ping.
         doom: why it must go when its leases have ended, or None.
@@ -61,7 +62,7 @@ class Slot:
     """
 
     __slots__ = (
-        "conn", "doom", "fresh_until", "generation", "idle_since", "leases", "needs_reset", "number",
+        "conn", "doom", "draw", "fresh_until", "generation", "idle_since", "leases", "needs_reset", "number",
         "opened_at", "plain_uses", "proved_at", "retire_at", "state", "uses",
     )  # fmt: skip
 
@@ -73,6 +74,7 @@ class Slot:
         self.leases: list[Hold[Any]] = []
         self.uses = 0
         self.opened_at = 0.0
+        self.draw = 0.0
         self.idle_since = 0.0
         self.proved_at = 0.0
         self.retire_at = math.inf

@@ -16,6 +16,7 @@ from millpond.status import PoolState
 if TYPE_CHECKING:
     from millpond._core.lease import Hold
     from millpond._core.pool import ConnectionPool
+    from millpond._core.slot import Slot
 
 logger = logging.getLogger("millpond")
 
@@ -76,15 +77,15 @@ class Upkeep:
         if pool.state in (PoolState.CLOSING, PoolState.CLOSED, PoolState.NEW):
             return
         now = pool._now()
-        self._retire(now)
+        self.retire(now)
         pool._tender.sweep(now)
         self._report_leaks(now)
         pool._pump()
         pool._announcer.settle()
         self.plan()
 
-    def _retire(self, now: float) -> None:
-        """Close idle connections that have served long enough, coldest first."""
+    def retire(self, now: float) -> None:
+        """Close idle connections that have served long enough, or are too many, coldest first."""
         pool = self._pool
         ledger = pool._ledger
         settings = pool.settings
@@ -93,8 +94,15 @@ class Upkeep:
                 pool._keeper.discard(slot, CloseReason.BROKEN, None)
             elif reason := reason_to_retire(slot, now, ledger.generation, settings):
                 pool._keeper.retire(slot, reason)
-            elif ledger.live > settings.min_size and idle_deadline(slot, settings) <= now:
+            elif self._is_too_many(slot, now):
                 pool._keeper.retire(slot, CloseReason.IDLE)
+
+    def _is_too_many(self, slot: Slot, now: float) -> bool:
+        """Nobody needs it: it has been idle for too long, or more than `max_idle` are."""
+        ledger, settings = self._pool._ledger, self._pool.settings
+        if settings.max_idle is not None and ledger.idle_count > settings.max_idle:
+            return True
+        return ledger.live > settings.min_size and idle_deadline(slot, settings) <= now
 
     def note_stack(self, hold: Hold[Any]) -> None:
         """Remember where a lease is taken, for the report of a leak."""
@@ -121,7 +129,10 @@ class Upkeep:
         """Say once of each lease that it is held too long, or that its task has ended."""
         threshold = self._pool.settings.leak_detection_threshold
         out = [(slot, hold) for slot in self._pool._slots() for hold in slot.leases]
-        self._reported &= {hold.number for _, hold in out}
+        numbers = {hold.number for _, hold in out}
+        self._reported &= numbers
+        if self._stacks.keys() - numbers:  # the short way, open again without a threshold, forgets none
+            self._stacks = {number: self._stacks[number] for number in self._stacks.keys() & numbers}
         for slot, hold in out:
             ended = hold.task is not None and hold.task.done()
             too_long = threshold is not None and now - hold.since >= threshold

@@ -134,8 +134,9 @@ def _size_is_bounded(watch: PoolWatch, auditor: Auditor) -> bool:
 
 @_check(POOL_AT_REST, 2)
 def _what_is_too_much_goes(watch: PoolWatch, auditor: Auditor) -> bool:
-    """While a pool is larger than max_size nothing of it is idle."""
-    return not watch.ledger.surplus or not watch.ledger.idle or watch.facts.state in _ENDING
+    """While a pool is larger than max_size, attempts that were told to stop apart, nothing of it is idle."""
+    leaving = sum(call.aborted for call in watch.pool._openings.values())
+    return watch.ledger.surplus <= leaving or not watch.ledger.idle or watch.facts.state in _ENDING
 
 
 @_check(ALLOWANCE_AFTER_A_STEP, 2)
