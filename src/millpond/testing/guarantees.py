@@ -134,7 +134,8 @@ def _size_is_bounded(watch: PoolWatch, auditor: Auditor) -> bool:
 
 @_check(POOL_AT_REST, 2)
 def _what_is_too_much_goes(watch: PoolWatch, auditor: Auditor) -> bool:
-    """While a pool is larger than max_size, attempts that were told to stop apart, nothing of it is idle."""
+    """While a pool is larger than max_size nothing of it is idle."""
+    # Attempts that were told to stop are on their way out: no connection has to go for them.
     leaving = sum(call.aborted for call in watch.pool._openings.values())
     return watch.ledger.surplus <= leaving or not watch.ledger.idle or watch.facts.state in _ENDING
 
