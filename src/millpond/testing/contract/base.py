@@ -169,14 +169,19 @@ class Contract:
         finally:
             await pool.close(timeout=1.0)
 
-    def run(self, test: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    def in_a_loop(
+        self, test: Callable[[], Coroutine[Any, Any, None]], left_behind: Promise = Promise.RESIDUE
+    ) -> None:
         """Run one test in a loop of its own, with nothing left of it at the end."""
         self._opened = []
         try:
             run(
                 partial(self._from_start_to_end, test),
-                patience=self.patience, noise=self.backend.noise, new_loop=self.new_loop,
-            )  # fmt: skip
+                patience=self.patience,
+                noise=self.backend.noise,
+                left_behind=left_behind,
+                new_loop=self.new_loop,
+            )
         finally:
             self._opened.clear()
 
@@ -201,9 +206,17 @@ def in_a_loop(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any
 
     Not a wrapper that shows what it wraps, or plugins for asyncio would run that.
     """
+    return _plain(test, Promise.RESIDUE)
 
+
+def about_connects(test: Callable[[Any], Coroutine[Any, Any, None]]) -> Callable[[Any], None]:
+    """The same for a test in which only a connect can have left what is left."""
+    return _plain(test, Promise.HALF_MADE)
+
+
+def _plain(test: Callable[[Any], Coroutine[Any, Any, None]], left_behind: Promise) -> Callable[[Any], None]:
     def method(self: Contract) -> None:
-        self.run(partial(test, self))
+        self.in_a_loop(partial(test, self), left_behind)
 
     method.__name__, method.__qualname__ = test.__name__, test.__qualname__
     method.__doc__, method.__module__ = test.__doc__, test.__module__

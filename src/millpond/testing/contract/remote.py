@@ -22,7 +22,7 @@ _FORK_S: Final = 60.0
 _FORK: Final = """
 import asyncio, gc, importlib, json, os, sys, warnings
 
-module, name, options = json.load(sys.stdin)
+module, name, options, patience = json.load(sys.stdin)
 driver = getattr(importlib.import_module(module), name)(**options)
 warnings.simplefilter("ignore", DeprecationWarning)  # forking where threads run, since Python 3.12
 
@@ -42,7 +42,7 @@ async def main():
     os.waitpid(child, 0)
     said = "ok"
     try:
-        await asyncio.wait_for(driver.ping(conn), 10)
+        await asyncio.wait_for(driver.ping(conn), patience)
     except Exception as error:
         said = f"{type(error).__name__}: {error}"
     driver.terminate(conn)
@@ -155,7 +155,7 @@ class RemoteContract(Contract):
         kind = type(driver)
         done = subprocess.run(  # noqa: S603 - our own interpreter, and a program that stands above
             [sys.executable, "-c", _FORK],
-            input=json.dumps([kind.__module__, kind.__name__, dict(self._needed("options"))]),
+            input=json.dumps([kind.__module__, kind.__name__, dict(self._needed("options")), self.patience]),
             env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
             capture_output=True,
             text=True,
@@ -165,11 +165,11 @@ class RemoteContract(Contract):
         if done.returncode or not done.stdout:
             raise Promise.FORK.broken(f"the process that forks failed: {done.stderr[-2000:].strip()}")
         said, descriptors = json.loads(done.stdout)
-        if said != "ok":
-            raise Promise.FORK.broken(f"after a child had ended, the parent's ping raised {said}")
         if not descriptors:
             raise Promise.FORK.broken("filenos() of an open connection names none")
-        self.run(self._nobody_stays)
+        if said != "ok":
+            raise Promise.FORK.broken(f"after a child had ended, the parent's ping raised {said}")
+        self.in_a_loop(self._nobody_stays)
 
     async def _nobody_stays(self) -> None:
         await self.none_left(Promise.FORK, "after a process and its child have ended")

@@ -58,6 +58,7 @@ def run(
     *,
     patience: float,
     noise: Collection[str],
+    left_behind: Promise,
     new_loop: Callable[[], asyncio.AbstractEventLoop],
 ) -> None:
     """Run `test` in a new event loop.
@@ -66,6 +67,7 @@ def run(
         test: makes the coroutine.
         patience: seconds that threads, sockets and tasks may take to end after it.
         noise: parts of what may be told to the loop's exception handler.
+        left_behind: what is broken when sockets or threads stay.
         new_loop: makes the loop.
 
     Raises:
@@ -80,9 +82,9 @@ def run(
             runner.run(_to_the_end(test, patience))
         left = _what_stays(before, patience)
     if left:
-        raise Promise.RESIDUE.broken(f"after the test there are still: {left}")
+        raise left_behind.broken(f"after the test there are still: {left}")
     if unclosed:
-        raise Promise.RESIDUE.broken(f"nobody has closed: {'; '.join(unclosed)}")
+        raise left_behind.broken(f"nobody has closed: {'; '.join(unclosed)}")
     heard = [each for each in complaints if not any(part in each for part in noise)]
     if heard:
         raise Promise.QUIET.broken("; ".join(heard))
