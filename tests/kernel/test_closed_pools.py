@@ -8,7 +8,7 @@ import pytest
 
 from millpond import ConnectionPool, PoolClosed, PoolSettings, ReleaseError
 from millpond.testing import run
-from millpond.testing.driver import HANG_FOR_EVER, Dawdle, ReadOnly, Verb
+from millpond.testing.driver import HANG_FOR_EVER, Dawdle, Hang, ReadOnly, Verb
 from tests.kernel.worlds import SEEDS, World, in_world
 
 
@@ -224,3 +224,22 @@ def test_settings_of_a_pool_without_a_loop_may_be_changed() -> None:
         await pool.close()
 
     in_world(story)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_check_whose_ping_fails_as_the_pool_closes_opens_nothing(seed: int) -> None:
+    """It would have asked again with a connect; a closed pool has no use for one."""
+
+    async def story(world: World) -> None:
+        await world.borrow()
+        await asyncio.sleep(5)
+        world.backend.pings = Hang()
+        checking = asyncio.create_task(world.pool.check())
+        await asyncio.sleep(0.1)
+        await world.pool.close()
+        check = await checking
+        assert not check.healthy
+        assert check.source == "state"
+        assert world.backend.opened == 1
+
+    in_world(story, seed=seed, max_size=1)

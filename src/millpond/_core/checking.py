@@ -36,6 +36,7 @@ async def _check(pool: ConnectionPool[Any], timeout: float | None) -> PoolCheck:
         return PoolCheck(healthy=True, latency=0.0, source="recent", error=None)
     # A ping that fails says that one connection is gone; whether the backend is, a connect tells.
     for _ in range(2):
+        pool._refuse_if_closed()  # also while the ping was under way
         source, decided = _ask_backend(pool)
         pool._announcer.settle()
         in_time = await pool._announcer.until(decided, deadline)
