@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -57,6 +58,35 @@ class Hook:
     body_timeout: float
 
 
+class _Serving:
+    """Hooks, and the requests that are served by them."""
+
+    def __init__(self, hooks: Mapping[str, Hook]) -> None:
+        self.hooks = hooks
+        self._requests = 0
+        self._ended: asyncio.Future[None] | None = None
+
+    @contextmanager
+    def request(self) -> Iterator[Mapping[str, Hook]]:
+        """Around one request: it sees these hooks from beginning to end."""
+        self._requests += 1
+        try:
+            yield self.hooks
+        finally:
+            self._requests -= 1
+            self._tell()
+
+    def end(self) -> asyncio.Future[None]:
+        """No request will come any more; done when the last has ended."""
+        self._ended = asyncio.get_running_loop().create_future()
+        self._tell()
+        return self._ended
+
+    def _tell(self) -> None:
+        if self._ended is not None and not self._requests and not self._ended.done():
+            self._ended.set_result(None)
+
+
 class Gateway:
     """An ASGI application that answers POST on the paths of its hooks.
 
@@ -67,7 +97,17 @@ class Gateway:
 
     def __init__(self, registry: ConnectionPoolRegistry, hooks: Mapping[str, Hook]) -> None:
         self._registry = registry
-        self.hooks = hooks
+        self._serving = _Serving(hooks)
+
+    @property
+    def hooks(self) -> Mapping[str, Hook]:
+        """The hooks that new requests find, by path."""
+        return self._serving.hooks
+
+    def replace(self, hooks: Mapping[str, Hook]) -> asyncio.Future[None]:
+        """Serve these from now on; the future is done when the last request under the old ones has ended."""
+        before, self._serving = self._serving, _Serving(hooks)
+        return before.end()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -82,9 +122,13 @@ class Gateway:
 
     async def _answer(self, scope: Scope, receive: Receive) -> Response:
         """Serve the request, or say why not; raises `Disconnected` only."""
+        with self._serving.request() as hooks:
+            return await self._served(hooks, scope, receive)
+
+    async def _served(self, hooks: Mapping[str, Hook], scope: Scope, receive: Receive) -> Response:
         path = _path(scope)
         try:
-            hook = self._hook(path, scope["method"])
+            hook = self._hook(hooks, path, scope["method"])
             received = await _received(hook, scope, receive)
             for place, module in enumerate(hook.modules):
                 await self._run(module, received, f"{hook.path} modules[{place}] -> {module.connection}")
@@ -105,8 +149,8 @@ class Gateway:
             _log.error((path, type(error)), "%s: answered 500: %s", path, describe(error))
             return problem(500)
 
-    def _hook(self, path: str, method: str) -> Hook:
-        hook = self.hooks.get(path)
+    def _hook(self, hooks: Mapping[str, Hook], path: str, method: str) -> Hook:
+        hook = hooks.get(path)
         if hook is None:
             raise Refused(404, "There is nothing at this path.")
         if method != "POST":

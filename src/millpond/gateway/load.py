@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 from pydantic import ValidationError
 
@@ -15,9 +15,6 @@ from millpond.gateway.model import RowModule, Webhook, Webhooks
 from millpond.gateway.modules import KINDS, Module, make
 from millpond.registry.sources import read_document
 from millpond.registry.substitution import KeyPath, spelled, substitute
-
-if TYPE_CHECKING:
-    from millpond.registry import ConnectionPoolRegistry
 
 RESERVED: Final = ("/health", "/admin", "/openapi.json")
 """Paths, and what lies below them, that the service keeps for itself."""
@@ -42,9 +39,20 @@ _WORDS: Final = {
 }
 
 
+class Connections(Protocol):
+    """What hooks may use: a registry, or what is to become of one."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of all connections."""
+
+    def kind(self, name: str) -> str:
+        """The kind of the connection `name`."""
+
+
 def load_webhooks(
     path: str | PathLike[str],
-    registry: ConnectionPoolRegistry,
+    registry: Connections,
     *,
     environ: Mapping[str, str] | None = None,
     reserved: Sequence[str] = RESERVED,
@@ -80,7 +88,7 @@ def load_webhooks(
 
 
 def _made(
-    model: Webhooks, registry: ConnectionPoolRegistry, reserved: Sequence[str]
+    model: Webhooks, registry: Connections, reserved: Sequence[str]
 ) -> tuple[dict[str, Hook], list[str]]:
     """The hooks, and what does not fit: to each other, or to the connections."""
     hooks: dict[str, Hook] = {}
@@ -114,7 +122,7 @@ def _path_fault(webhook: Webhook, others: Mapping[str, Hook], reserved: Sequence
     return None
 
 
-def _connection_fault(module: RowModule, registry: ConnectionPoolRegistry) -> tuple[str, str] | None:
+def _connection_fault(module: RowModule, registry: Connections) -> tuple[str, str] | None:
     """Which key is wrong, and why."""
     name = module.connection
     if name not in registry.names:

@@ -9,11 +9,14 @@ from fastapi import FastAPI
 from starlette.exceptions import HTTPException
 
 from millpond.gateway.app import Gateway, Hook
+from millpond.gateway.configuration import GatewayFiles
+from millpond.registry.reloader import Reloader
 from millpond.web import add_exception_handlers, admin_router, health_router, lifespan
 from millpond.web.problems import ProblemResponse, problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from starlette.requests import Request
 
@@ -26,6 +29,7 @@ def create_app(
     *,
     close_timeout: float | None = None,
     environ: Mapping[str, str] | None = None,
+    webhooks: Path | None = None,
 ) -> FastAPI:
     """An application with the registry's health and status, and the hooks.
 
@@ -34,7 +38,8 @@ def create_app(
         hooks: by path.
         close_timeout: seconds that leases still out at the end have to come
             back; None: each pool's own setting.
-        environ: where the admin token is looked up; None: the process's environment.
+        environ: where variables are looked up, the admin token among them; None: the process's environment.
+        webhooks: the file that the hooks came from, to be read again by a reload.
     """
     app = FastAPI(
         title="Millpond",
@@ -49,7 +54,9 @@ def create_app(
     add_exception_handlers(app)
     app.add_exception_handler(HTTPException, _as_problem)
     # What no route of the service takes is the gateway's, whatever the hooks are at that moment.
-    app.router.default = Gateway(registry, hooks)
+    gateway = app.router.default = Gateway(registry, hooks)
+    if registry.path is not None:
+        app.state.reloader = Reloader(GatewayFiles(registry, gateway, webhooks, environ=environ))
     return app
 
 

@@ -21,7 +21,7 @@ from millpond.registry.handle import PoolHandle
 from millpond.registry.load import Connections, load_connections
 from millpond.registry.model import ConnectionConfig, connection_config
 from millpond.registry.named import Named, Version
-from millpond.registry.reload import ReloadResult, Reloads
+from millpond.registry.reload import BeforeRemoval, ReloadResult, Reloads
 from millpond.registry.sources import name_fault
 from millpond.registry.status import RegistryStatus
 from millpond.registry.substitution import quoted
@@ -188,6 +188,22 @@ class ConnectionPoolRegistry:
             MissingExtra: the file is YAML and PyYAML is not installed.
             PoolClosed: the registry is closed.
         """
+        return await self.take_over(new_config, validate_only=validate_only)
+
+    async def take_over(
+        self,
+        new_config: Connections | Mapping[str, Any] | str | os.PathLike[str],
+        *,
+        validate_only: bool = False,
+        before_removal: BeforeRemoval | None = None,
+    ) -> ReloadResult:
+        """What `apply` does; for who has to know before names are taken away.
+
+        Args:
+            new_config: as for `apply`.
+            validate_only: as for `apply`.
+            before_removal: awaited when all else is done; when it says False, nothing is removed.
+        """
         self._refuse_if_closed("")
         if isinstance(new_config, (str, os.PathLike)):
             new_config = load_connections(new_config, environ=self._environ)
@@ -202,7 +218,7 @@ class ConnectionPoolRegistry:
             )
         if isinstance(new_config, Connections):
             self._files = frozenset({new_config.path, *new_config.files})
-        return await self._reloads.apply(configs)
+        return await self._reloads.apply(configs, before_removal)
 
     async def reload(self, *, validate_only: bool = False) -> ReloadResult:
         """Read the file that this registry came from once more, and apply it.
@@ -283,6 +299,11 @@ class ConnectionPoolRegistry:
     def names(self) -> tuple[str, ...]:
         """The names of all connections, in the order in which they came."""
         return tuple(self._named)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that the connections came from; None: they came from the program."""
+        return None if self._path is None else Path(self._path)
 
     @property
     def files(self) -> frozenset[Path]:

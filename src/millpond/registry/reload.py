@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
 
 from millpond.errors import describe
 from millpond.registry.named import Named, Version
@@ -95,6 +95,10 @@ class Holding(Protocol):
         """Close a version that is no longer in use, in the background."""
 
 
+BeforeRemoval: TypeAlias = Callable[[], Awaitable[bool]]
+"""Asked before names are taken away: whoever uses them may need to be told first."""
+
+
 class _NotTaken(Exception):
     """A new version cannot take over; the text says why and holds no secret."""
 
@@ -117,15 +121,22 @@ class Reloads:
         }
         return plan(running, wanted)
 
-    async def apply(self, wanted: Mapping[str, ConnectionConfig]) -> ReloadResult:
-        """Take over `wanted`; see `ConnectionPoolRegistry.apply`."""
+    async def apply(
+        self, wanted: Mapping[str, ConnectionConfig], before_removal: BeforeRemoval | None = None
+    ) -> ReloadResult:
+        """Take over `wanted`; see `ConnectionPoolRegistry.apply`.
+
+        Args:
+            wanted: the whole configuration.
+            before_removal: awaited when all else is done; False: remove nothing.
+        """
         self._latest += 1
         mine = self._latest
         self.overtake()
         async with self._turn:
             result = ReloadResult(superseded=True)
             if not self._is_overtaken(mine):
-                result = await self._taken_over(wanted, mine)
+                result = await self._taken_over(wanted, mine, before_removal)
         logger.log(logging.INFO if result.ok else logging.WARNING, "configuration: %s", result)
         return result
 
@@ -142,11 +153,11 @@ class Reloads:
     def _is_overtaken(self, mine: int) -> bool:
         return mine != self._latest or self._registry.is_closed
 
-    async def _taken_over(self, wanted: Mapping[str, ConnectionConfig], mine: int) -> ReloadResult:
+    async def _taken_over(
+        self, wanted: Mapping[str, ConnectionConfig], mine: int, before_removal: BeforeRemoval | None
+    ) -> ReloadResult:
         todo = self.planned(wanted)
         # What needs no connection first: it cannot fail, and nobody waits for it behind a slow backend.
-        for name in todo.removed:
-            self._registry.drop(name, self._registry.migration_timeout)
         for name in todo.added:
             self._registry.enter(wanted[name], is_declared=True)
         for name in (*todo.adjusted, *todo.unchanged):
@@ -161,8 +172,13 @@ class Reloads:
                     changed.append(name)
             except _NotTaken as refusal:
                 errors[name] = str(refusal)
+        removed: list[str] = []
+        if not self._is_overtaken(mine) and (before_removal is None or await before_removal()):
+            removed = [name for name in todo.removed if name in self._registry.named]
+            for name in removed:
+                self._registry.drop(name, self._registry.migration_timeout)
         return ReloadResult(
-            added=todo.added, removed=todo.removed, changed=tuple(changed), adjusted=todo.adjusted,
+            added=todo.added, removed=tuple(removed), changed=tuple(changed), adjusted=todo.adjusted,
             unchanged=todo.unchanged, errors=MappingProxyType(errors), superseded=self._is_overtaken(mine),
         )  # fmt: skip
 

@@ -1,0 +1,147 @@
+"""Noticing that files have changed: by what is in them, whatever way it came there.
+
+Not the files are watched but their directories: an editor that puts a new file
+in the place of the old one, and Kubernetes, which swaps a symbolic link, are
+not seen otherwise (measured with watchfiles 1.3). An event only says that it
+is time to look; what counts is the content. On file systems that send no
+events a slow look of our own finds the change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from millpond.errors import MissingExtra, describe
+
+logger = logging.getLogger("millpond.registry")
+
+POLL_S: Final = 30.0
+"""How often (seconds) the files are looked at though nothing was heard of them."""
+_STEP_MS: Final = 50
+_MOST_BYTES: Final = 8 << 20  # more than any file may have that is read
+
+
+class Watcher:
+    """This calls a function when the content of files has changed, and has been at rest for a while.
+
+    Args:
+        files: says which files, each time they are looked at.
+        changed: awaited after a change; while it runs, nothing is missed.
+        debounce: how long nothing may have happened before files are read, seconds.
+        poll: seconds between two looks when nothing is heard.
+
+    Raises:
+        MissingExtra: watchfiles is not installed.
+    """
+
+    def __init__(
+        self,
+        files: Callable[[], frozenset[Path]],
+        changed: Callable[[], Awaitable[None]],
+        *,
+        debounce: float,
+        poll: float = POLL_S,
+    ) -> None:
+        try:
+            import watchfiles
+        except ModuleNotFoundError as missing:
+            raise MissingExtra("config", needed_for="watching files", module="watchfiles") from missing
+        self._awatch = watchfiles.awatch
+        self._files = files
+        self._changed = changed
+        self._debounce = debounce
+        self._poll = poll
+        self._heard = asyncio.Event()
+        self._heard_at = 0.0
+        self._stop = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._seen: Mapping[Path, bytes | None] = {}
+
+    def start(self) -> None:
+        """Take the files as they are for what is known, and begin to watch."""
+        self._seen = contents(self._files())
+        self._tasks = [
+            asyncio.create_task(self._listen(), name="millpond: watch files"),
+            asyncio.create_task(self._look(), name="millpond: look at files"),
+        ]
+
+    async def stop(self) -> None:
+        """Watch no longer."""
+        self._stop.set()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+    async def _listen(self) -> None:
+        """Note that something happened in one of the directories."""
+        while not self._stop.is_set():
+            places = directories(self._files())
+            until = asyncio.Event()
+            try:
+                async for changes in self._awatch(
+                    *places,
+                    watch_filter=None,
+                    recursive=False,
+                    debounce=_STEP_MS,
+                    step=_STEP_MS,
+                    rust_timeout=500,
+                    yield_on_timeout=True,
+                    stop_event=until,
+                ):
+                    if changes:
+                        self._heard_at = asyncio.get_running_loop().time()
+                        self._heard.set()
+                    if directories(self._files()) != places:
+                        break  # a configuration that names other files has been taken over
+            except (OSError, RuntimeError) as error:
+                # A directory went away, or the system has no watches left: our own looks go on.
+                logger.warning("files cannot be watched, looking every %g s: %s", self._poll, describe(error))
+                await asyncio.sleep(self._poll)
+            finally:
+                until.set()
+
+    async def _look(self) -> None:
+        """After something was heard, and every now and then: has anything changed?"""
+        loop = asyncio.get_running_loop()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._heard.wait(), self._poll)
+            while (rest := self._heard_at + self._debounce - loop.time()) > 0:  # noqa: ASYNC110 - not a poll
+                await asyncio.sleep(rest)
+            self._heard.clear()
+            now = contents(self._files())
+            if now == self._seen:
+                continue
+            try:
+                await self._changed()
+            except Exception as error:
+                logger.error("a reload failed: %s", describe(error))
+            # Files that are named for the first time were read just now.
+            self._seen = {**contents(self._files()), **now}
+            self._seen = {path: self._seen[path] for path in self._files()}
+
+
+def contents(files: frozenset[Path]) -> dict[Path, bytes | None]:
+    """A digest of what is in each file; None where it cannot be read."""
+    return {path: _digest(path) for path in files}
+
+
+def directories(files: frozenset[Path]) -> tuple[str, ...]:
+    """Where a change of these files shows: beside them, and beside what links lead to; those that exist."""
+    places = {each for path in files for each in (path.parent, path.resolve().parent)}
+    return tuple(sorted(str(place) for place in places if place.is_dir()))
+
+
+def _digest(path: Path) -> bytes | None:
+    try:
+        with path.open("rb") as opened:
+            return hashlib.sha256(opened.read(_MOST_BYTES)).digest()
+    except OSError:
+        return None
