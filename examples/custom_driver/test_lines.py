@@ -1,12 +1,14 @@
 """The contract, on this driver: `python -m pytest` in this directory."""
 
 import asyncio
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from line_server import LineServer
 from millpond_lines import Line, LinesDriver
 
+from millpond import ConnectionPoolRegistry, create_pool
 from millpond.driver import Verdict
 from millpond.testing.contract import (
     Backend,
@@ -77,3 +79,29 @@ class TestLines(DriverContract, SessionContract, RemoteContract, KindContract):
 
     def teardown_method(self) -> None:
         self.server.__exit__()
+
+
+def test_the_kind_works_from_a_configuration_file() -> None:
+    """The registry finds it by its name, and resolves what the file leaves to the environment."""
+
+    async def main(server: LineServer) -> str:
+        path = Path(__file__).with_name("connections.json")
+        environ = {"LINES_PORT": str(server.port), "LINES_PASSWORD": server.password}
+        registry = ConnectionPoolRegistry.from_file(path, environ=environ)
+        async with registry, registry.acquire("notes") as conn:
+            return await conn.ask("ECHO from the file")
+
+    with LineServer(password="a-password") as server:
+        assert asyncio.run(main(server)) == "from the file"
+
+
+def test_the_kind_works_from_a_url() -> None:
+    """By its scheme."""
+
+    async def main(server: LineServer) -> str:
+        url = f"lines://:{server.password}@{server.host}:{server.port}/main"
+        async with create_pool(url) as pool, pool.acquire() as conn:
+            return await conn.ask("ECHO from the URL")
+
+    with LineServer(password="a-password") as server:
+        assert asyncio.run(main(server)) == "from the URL"
