@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from typing import Any
 
 import pytest
 
-from millpond import EventKind
+from millpond import ConnectionPool, EventKind
 from millpond.events import Event
 from millpond.testing.driver import ScriptedConnection
 from tests.kernel.worlds import World, in_world
@@ -140,3 +141,37 @@ def test_who_holds_what_is_answered_for_every_lease_the_oldest_first(
         assert world.pool.holders() == ()
 
     in_world(story, max_size=5)
+
+
+class Overlooked(list[Any]):
+    """The leases of a connection; another thread asks who holds it in the instant in which one is entered."""
+
+    def __init__(self, pool: ConnectionPool[Any], seen: list[int]) -> None:
+        super().__init__()
+        self._pool = pool
+        self._seen = seen
+
+    def append(self, hold: Any) -> None:
+        """Enter a lease."""
+        super().append(hold)
+        self._seen += [held.lease for held in self._pool.holders()]
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_thread_that_asks_who_holds_what_never_meets_half_a_lease(listens: bool) -> None:
+    """Whether it begins in passing, the long way, or by hand-over: what is entered is complete."""
+    seen: list[int] = []
+
+    async def story(world: World) -> None:
+        await world.borrow()
+        world.pool._idle[0].leases = Overlooked(world.pool, seen)
+        if listens:
+            world.pool.add_listener(lambda _: None)
+        async with world.pool.acquire():
+            waiting = asyncio.create_task(world.borrow())
+            await asyncio.sleep(1)
+        await waiting
+
+    in_world(story, max_size=1)
+
+    assert seen == [2, 3]

@@ -86,7 +86,6 @@ class Acquire(Hold[C]):
                 if usable:
                     del idle[-1]
                     slot.state = _BUSY
-                    slot.leases.append(self)
                     slot.uses += 1
                     self.slot = slot
                     self.since = now
@@ -95,6 +94,7 @@ class Acquire(Hold[C]):
                         pool._lender.note_peak()
                     ledger = pool._ledger
                     ledger.lent = self.number = ledger.lent + 1
+                    slot.leases.append(self)  # last: from now on other threads see who holds it
                     return cast("C", slot.conn)
         return cast("C", await pool._lender.acquire(self))
 

@@ -157,10 +157,10 @@ class Lender:
 
     def _begin_lease(self, slot: Slot, hold: Hold[Any], now: float) -> None:
         pool = self._pool
-        pool._ledger.lend(slot, hold)
         hold.slot = slot
         hold.since = now
-        hold.number = pool._ledger.lent
+        hold.number = pool._ledger.lent + 1
+        pool._ledger.lend(slot, hold)  # from now on other threads see who holds it
         self.note_peak()
         if pool.settings.leak_detection_threshold is not None:
             pool._upkeep.note_stack(hold)
@@ -182,11 +182,11 @@ class Lender:
         pool = self._pool
         ledger = pool._ledger
         hold = waiter.hold
-        slot.leases.append(hold)
         slot.uses += 1
         hold.slot = slot
         hold.since = now
         ledger.lent = hold.number = ledger.lent + 1
+        slot.leases.append(hold)  # last: from now on other threads see who holds it
         ledger.handed += 1
         waits = pool._wait_times
         waits.fresh.append(now - waiter.queued_at)

@@ -54,16 +54,18 @@ class Reporting:
         ledger = self._ledger
         waiting_since = ledger.waiters.waiting_since()
         breaker = self._opener.breaker
-        busy = ledger.busy
+        # Each count is read once: another thread may ask in the middle of a change, and the sum has to fit.
+        opening, idle, tending, closing = ledger.opening, ledger.idle_count, ledger.tending, ledger.closing
+        busy = max(0, ledger.total - opening - idle - tending - closing)
         return PoolStatus(
             name=self.name,
             state=self.state,
-            total=ledger.total,
-            opening=ledger.opening,
-            idle=ledger.idle_count,
+            total=opening + idle + busy + tending + closing,
+            opening=opening,
+            idle=idle,
             busy=busy,
-            tending=ledger.tending,
-            closing=ledger.closing,
+            tending=tending,
+            closing=closing,
             waiting=ledger.waiters.live,
             oldest_waiter=0.0 if waiting_since is None else max(0.0, self._now() - waiting_since),
             leases=ledger.leases,
