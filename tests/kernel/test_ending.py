@@ -6,6 +6,8 @@ import contextvars
 import pytest
 
 from millpond import ConnectionPool, PoolClosed, PoolSettings, PoolTimeout, ReleaseError
+from millpond.driver import Verdict
+from millpond.status import PoolState
 from millpond.testing.driver import HANG_FOR_EVER, Dawdle, Hang
 from tests.kernel.worlds import SEEDS, World, in_world
 
@@ -271,3 +273,41 @@ def test_an_async_close_that_stands_in_for_terminate_runs_in_an_empty_context() 
     in_world(story)
 
     assert seen == ["nobody's"] * 2
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_connection_that_arrives_when_close_is_out_of_patience_is_cut(seed: int) -> None:
+    """Its connect needed most of the grace to end: a polite close, which may hang as well, comes too late."""
+
+    async def story(world: World) -> None:
+        world.backend.connects = Dawdle(1.0, stubborn=True)
+        world.backend.closes = Hang()
+        borrowing = asyncio.create_task(world.borrow())
+        await asyncio.sleep(0.1)
+        await world.pool.close(timeout=0)
+
+        assert world.pool.state is PoolState.CLOSED
+        assert world.now() < 1.1
+        with pytest.raises(PoolClosed):
+            await borrowing
+
+    in_world(story, seed=seed, disconnect_timeout=5.0)
+
+
+def test_a_task_of_the_pool_that_is_cancelled_while_it_closes_leaves_no_timer() -> None:
+    """As the end of a loop does it: what should be held off until later has no later."""
+
+    async def story(world: World) -> None:
+        lease = await world.pool.lease()
+        world.backend.resets = Hang()
+        world.backend.after_lease_script.append(Verdict.RESET)
+        await world.borrow()
+        closing = asyncio.create_task(world.pool.close())
+        await asyncio.sleep(0.1)
+        (resetting,) = (task for task in asyncio.all_tasks() if "reset" in task.get_name())
+        resetting.cancel()
+        await asyncio.sleep(0.1)
+        lease.release()
+        await closing
+
+    in_world(story)

@@ -116,15 +116,16 @@ def test_waiters_that_move_while_being_cancelled_lose_nothing(turns: int, seed: 
     in_world(story, seed=seed, max_size=1)
 
 
-def test_a_closed_heir_fails_those_who_move_to_it() -> None:
-    """Nobody waits at a pool that will never lend again."""
+@pytest.mark.parametrize("timeout", [None, 5.0])
+def test_a_closed_heir_fails_those_who_move_to_it(timeout: float | None) -> None:
+    """Nobody waits at a pool that will never lend again, and no timer runs there."""
 
     async def story(world: World) -> None:
         heir = world.another_pool("heir", max_size=1)
         await heir.initialize()
         await heir.close()
         async with world.pool.acquire():
-            waiting = asyncio.create_task(world.pool.lease(timeout=None))
+            waiting = asyncio.create_task(world.pool.lease(timeout=timeout))
             await asyncio.sleep(0.1)
             world.pool._hand_over_waiters(heir)
             with pytest.raises(PoolClosed):

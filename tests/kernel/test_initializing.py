@@ -5,6 +5,8 @@ import asyncio
 import pytest
 
 from millpond import ConnectFailed, ConnectionPool, PoolSettings, PoolTimeout
+from millpond.errors import TimeoutCause
+from millpond.status import PoolState
 from millpond.testing.driver import HANG_FOR_EVER, BackendDown, Dawdle, Fail, Hang, ScriptedConnection
 from tests.kernel.worlds import SEEDS, World, in_world
 
@@ -195,3 +197,86 @@ def test_an_eager_initialize_waits_out_a_short_outage() -> None:
         assert world.pool.status().idle == 1
 
     in_world(story, min_size=1, max_size=1, eager_init=True)
+
+
+def test_an_initialize_of_a_pool_in_use_takes_nothing_when_it_fails() -> None:
+    """What served others before is theirs: the next borrower has no need to connect."""
+
+    async def story(world: World) -> None:
+        await world.pool.initialize()
+        async with world.pool.acquire() as conn:
+            world.backend.connects = Fail()
+            world.backend.kill(conn)
+        with pytest.raises(PoolTimeout):
+            await world.pool.initialize(timeout=0.1)
+
+        assert world.pool.status().idle == 1
+
+    in_world(story, min_size=2, max_size=2, eager_init=True)
+
+
+async def give_up_on(world: World) -> asyncio.Task[None]:
+    """Of three who initialize, one is cancelled, one has no more time; returns the third, who has 3 s."""
+    cancelled = asyncio.create_task(world.pool.initialize())
+    hurried = asyncio.create_task(world.pool.initialize(timeout=0.5))
+    patient = asyncio.create_task(world.pool.initialize(timeout=3.0))
+    await asyncio.sleep(0.1)
+    cancelled.cancel()
+    with pytest.raises(PoolTimeout):
+        await hurried
+    return patient
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_initialize_that_gives_up_does_not_end_that_of_another(seed: int) -> None:
+    """The attempts go on, and who waited longer gets the floor."""
+
+    async def story(world: World) -> None:
+        world.backend.connects = Dawdle(1.0)
+        await (await give_up_on(world))
+
+        assert (world.pool.status().idle, world.backend.opened) == (2, 2)
+
+    in_world(story, seed=seed, min_size=2, max_size=2, eager_init=True)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_of_several_who_initialize_in_vain_the_last_leaves_nothing_behind(seed: int) -> None:
+    """Then the pool is as new."""
+
+    async def story(world: World) -> None:
+        world.backend.connects = Hang()
+        world.backend.connect_script.append(Dawdle(0.2))
+        patient = await give_up_on(world)
+        assert world.pool.status().idle == 1
+        with pytest.raises(PoolTimeout):
+            await patient
+
+        assert (world.pool.state, world.pool.status().total) == (PoolState.NEW, 0)
+
+    in_world(story, seed=seed, min_size=2, max_size=2, eager_init=True)
+
+
+def test_an_initialize_waits_for_the_floor_of_a_paused_pool() -> None:
+    """Which is filled as ever: only lending is paused."""
+
+    async def story(world: World) -> None:
+        world.pool.pause()
+        await world.pool.initialize()
+
+        assert world.pool.status().idle == 2
+
+    in_world(story, min_size=2, max_size=2, eager_init=True)
+
+
+def test_an_initialize_of_a_draining_pool_says_that_it_is_draining() -> None:
+    """Nothing is opened there: no backend is to blame, and nobody waits for ever."""
+
+    async def story(world: World) -> None:
+        await world.pool.drain()
+        with pytest.raises(PoolTimeout) as caught:
+            await world.pool.initialize()
+
+        assert caught.value.cause is TimeoutCause.DRAINING
+
+    in_world(story, min_size=2, max_size=2, eager_init=True)

@@ -10,12 +10,11 @@ from millpond import (
     CircuitOpen,
     ConnectFailed,
     ConnectionPool,
-    PoolError,
     PoolSettings,
     PoolTimeout,
 )
 from millpond.driver import Verdict
-from millpond.testing.driver import BackendDown, Fail, Hang, ReadOnly
+from millpond.testing.driver import BackendDown, Dawdle, Fail, Hang, ReadOnly, Succeed
 from tests.kernel.worlds import SEEDS, World, in_world
 
 
@@ -303,23 +302,26 @@ def test_a_connection_reported_as_unfit_is_cut_though_the_pool_closes(seed: int)
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_an_initialize_that_a_pause_cuts_short_leaves_the_floor_to_the_pool(seed: int) -> None:
+def test_an_initialize_that_is_cut_short_in_a_pool_in_use_leaves_the_floor_to_the_pool(seed: int) -> None:
     """It takes back what is idle; the place that comes free is used again at once."""
 
     async def story(world: World) -> None:
-        await world.pool.initialize()
         world.backend.close_script.append(Hang())
+        world.backend.connect_script.extend([Succeed(), Succeed(), Dawdle(0.2)])
+        opening = asyncio.create_task(world.pool.initialize())
+        await asyncio.sleep(0.01)
         await world.borrow()  # its connection is used up, and hangs while it is closed
-        again = asyncio.create_task(world.pool.initialize())
-        await asyncio.sleep(0.1)
-        world.pool.pause()
-        with pytest.raises(PoolError):
-            await again
-        await asyncio.sleep(0.1)
+        async with world.pool.acquire():
+            await asyncio.sleep(0.5)
+            assert world.pool.status().idle == 1
+            opening.cancel()
+            await asyncio.wait([opening])
+            assert world.pool.status().idle == 0
+            await asyncio.sleep(0.1)
 
-        assert world.pool.status().idle == 1
+            assert world.pool.status().idle == 1
 
-    in_world(story, seed=seed, min_size=2, max_size=2, eager_init=True, max_uses=1, disconnect_timeout=9.0)
+    in_world(story, seed=seed, min_size=3, max_size=3, eager_init=True, max_uses=1, disconnect_timeout=9.0)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

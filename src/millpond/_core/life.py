@@ -11,7 +11,7 @@ from millpond._core import forks
 from millpond._core.calls import GRACE_S
 from millpond._core.slot import SlotState
 from millpond.driver import Lingering
-from millpond.errors import TimeoutCause
+from millpond.errors import PoolError, TimeoutCause
 from millpond.events import CloseReason
 from millpond.settings import seconds
 from millpond.status import PoolState
@@ -41,16 +41,26 @@ class Life:
 
     def __init__(self, pool: ConnectionPool[Any]) -> None:
         self._pool = pool
+        self.is_hurried = False  # the time for polite goodbyes is over
+        self._initializing = 0  # how many wait in an eager initialize()
+        self._is_on_trial = False  # such a one opened the pool, and none has succeeded yet
 
     async def initialize(self, timeout: float | None) -> None:
-        """Open the pool; an eager one waits for `min_size` connections, or leaves nothing behind."""
+        """Open the pool; an eager one waits for `min_size` connections.
+
+        When that fails, the last one who waits for it takes back what it opened; a pool that was
+        in use before stays as it is.
+        """
         pool = self._pool
         timeout = seconds(timeout)
+        is_new = pool.state is PoolState.NEW
         pool._enter()
         pool._refuse_if_closed()
         pool._announcer.settle()
         if not pool.settings.eager_init:
             return
+        self._is_on_trial = self._is_on_trial or is_new
+        self._initializing += 1
         opener = pool._opener
         began = pool._now()
         failures_before = opener.failures
@@ -58,27 +68,42 @@ class Life:
         def decided() -> bool:
             failed = opener.failures - failures_before
             given_up = failed > pool.settings.connect_retries or (failed > 0 and opener.breaker.is_open)
-            return self._has_floor() or given_up or pool.state is not PoolState.OPEN
+            is_filling = pool.state in (PoolState.OPEN, PoolState.PAUSED)
+            return self._has_floor() or given_up or not is_filling
 
         try:
             in_time = await pool._announcer.until(decided, None if timeout is None else began + timeout)
         except BaseException:
-            self._undo_initialize()
+            self._give_up_initializing()
             raise
         if self._has_floor():
+            self._initializing -= 1
+            self._is_on_trial = False
             return
-        pool._refuse_if_closed()
         now = pool._now()
-        error = (
-            opener.connect_error(now, permanent=opener.last_permanent)
-            if in_time
-            else pool._timeout_error(now - began, TimeoutCause.CONNECTING)
-        )
-        self._undo_initialize()
-        # Others may use the pool meanwhile: they need not be waited for.
-        gone = now + 2 * GRACE_S
-        await pool._announcer.until(lambda: not pool._ledger.total and not pool._calls, gone)
+        error: PoolError
+        if pool.state in (PoolState.CLOSING, PoolState.CLOSED):
+            error = pool._closed_error(pool.state.value)
+        elif pool.state is PoolState.DRAINING:
+            error = pool._timeout_error(now - began, TimeoutCause.DRAINING)
+        elif in_time:
+            error = opener.connect_error(now, permanent=opener.last_permanent)
+        else:
+            error = pool._timeout_error(now - began, TimeoutCause.CONNECTING)
+        if self._give_up_initializing():
+            # Others may use the pool meanwhile: they need not be waited for.
+            gone = now + 2 * GRACE_S
+            await pool._announcer.until(lambda: not pool._ledger.total and not pool._calls, gone)
         raise error
+
+    def _give_up_initializing(self) -> bool:
+        """Leave nothing behind, unless that is somebody else's: who waits still, or used the pool before."""
+        self._initializing -= 1
+        if self._initializing or not self._is_on_trial:
+            return False
+        self._is_on_trial = False
+        self._undo_initialize()
+        return True
 
     def _has_floor(self) -> bool:
         return self._pool._ledger.live >= self._pool.settings.min_size
@@ -131,7 +156,7 @@ class Life:
         polite = now + pool.settings.disconnect_timeout
         polite = polite if deadline is None else min(polite, max(deadline, now))
         if not await pool._announcer.until(self._is_quiet, polite):
-            pool._tender.hurry_closings()
+            self._hurry()
             await self._calls_let_go()
         await self._driver_is_quiet(deadline)
         self._finish()
@@ -148,9 +173,14 @@ class Life:
         self.begin_to_close()
         self._cut(SlotState.BUSY)
         pool._tender.abort_tending()
-        pool._tender.hurry_closings()
+        self._hurry()
         self._finish()
         pool._announcer.settle()
+
+    def _hurry(self) -> None:
+        """Be polite to nobody any more: neither to those that are closing, nor to what may still arrive."""
+        self.is_hurried = True
+        self._pool._tender.hurry_closings()
 
     def _end_without_loop(self) -> None:
         self.drop_everything()

@@ -85,6 +85,7 @@ class Opener:
         """Drop the timer."""
         if self._retry is not None:
             self._retry.cancel()
+            self._retry = None
 
     @property
     def is_failing(self) -> bool:
@@ -214,8 +215,9 @@ class Opener:
         self.connect_times.record(now - call.started_at)
         pool._announcer.tell(EventKind.OPENED, slot=slot, seconds=now - call.started_at)
         self._note_success()
-        if pool.state is PoolState.NEW:
-            # On its way when an initialize failed or was cancelled, which leaves nothing behind.
+        if pool.state is PoolState.NEW or pool._life.is_hurried:
+            # On its way when an initialize failed or was cancelled, which leaves nothing behind; or so late
+            # that the end of the pool, whose closings have been told to hurry, would have to wait for it.
             pool._keeper.cut(slot, CloseReason.POOL_CLOSED)
         elif pool.state in (PoolState.CLOSING, PoolState.CLOSED):
             pool._keeper.retire(slot, CloseReason.POOL_CLOSED)

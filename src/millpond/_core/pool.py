@@ -46,7 +46,18 @@ from millpond.errors import (
     WrongLoop,
 )
 from millpond.events import CloseReason, EventKind, Listener
-from millpond.settings import UNSET, Change, PoolSettings, Reload, Timeout, Unset, difference, setting_fields
+from millpond.settings import (
+    UNSET,
+    Change,
+    PoolSettings,
+    Range,
+    Reload,
+    Timeout,
+    Unset,
+    difference,
+    invalid,
+    setting_fields,
+)
 from millpond.status import BreakerState, Histogram, PoolCheck, PoolState
 
 C = TypeVar("C")
@@ -58,6 +69,7 @@ _CUT_RATHER_THAN_CLOSE: Final = frozenset({
 })  # fmt: skip
 _RECENT_S: Final = 1.0  # how old (seconds) a proof of life may be for check() to believe it
 
+_SPREAD: Final = Range(float, least=0.0)
 _OPENS: Final = frozenset({PoolState.OPEN, PoolState.PAUSED})  # states in which connections are opened
 
 T = TypeVar("T")
@@ -204,8 +216,8 @@ class ConnectionPool(Reporting, Generic[C]):
             timeout: most seconds to wait; None: as long as attempts and their pauses take.
 
         Raises:
-            ConnectFailed: `eager_init`, and the backend cannot be reached; nothing is left open.
-            PoolTimeout: `eager_init`, and it took longer than `timeout`; nothing is left open.
+            ConnectFailed: `eager_init`, and the backend cannot be reached; nothing that it opened is left.
+            PoolTimeout: `eager_init`, and it took longer than `timeout`, or the pool is draining; as above.
             PoolClosed: the pool is closed.
         """
         await self._life.initialize(timeout)
@@ -421,9 +433,12 @@ class ConnectionPool(Reporting, Generic[C]):
 
         Args:
             spread: seconds over which the idle ones are closed; a waiter who needs a place takes one sooner.
+
+        Raises:
+            InvalidSettings: `spread` is negative, or no number.
         """
-        if spread < 0:
-            raise ValueError(f"spread must be >= 0 seconds, got {spread}")
+        if not _SPREAD.holds(spread):
+            raise invalid("spread", spread, _SPREAD)
         if self.state in (PoolState.CLOSING, PoolState.CLOSED):
             return
         if self._loop is None:

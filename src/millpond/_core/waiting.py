@@ -186,9 +186,10 @@ class Waiting:
             waiter.hold.pool = heir
             heir._ledger.queued += 1
             heir._ledger.queue(waiter, first=True)
-            if waiter.deadline is not None and heir._deadlines is not None:
-                heir._deadlines.set(waiter.deadline)
         heir._waiting.fail_refused()
+        due = heir._ledger.waiters.next_deadline
+        if due is not None and heir._deadlines is not None:
+            heir._deadlines.set(due)
         heir._pump()
         heir._announcer.settle()
         pool._pump()
