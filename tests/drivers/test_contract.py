@@ -10,7 +10,10 @@ from typing import Any
 
 import pytest
 from line_server import LineServer
+from millpond_lines import LinesDriver
 
+from millpond import ConnectionPool
+from millpond.driver import Verdict
 from millpond.errors import MissingExtra
 from millpond.testing.contract import DriverContract, KindContract, RemoteContract, SessionContract
 from tests.drivers.backends import Backend, SQLite
@@ -64,6 +67,25 @@ class TestBlockingFunctions(DriverContract):
     @pytest.fixture(autouse=True)
     def _on(self, line_server: LineServer) -> None:
         self.backend = PlainFunctions(line_server, blocking=True)
+
+
+async def test_a_failover_that_a_function_sees_condemns_all(line_server: LineServer) -> None:
+    """What `after_lease` says counts as what a driver says."""
+    lines = LinesDriver(host=line_server.host, port=line_server.port)
+    pool = ConnectionPool.from_factory(
+        lines.connect,
+        terminate=lines.terminate,
+        after_lease=lambda conn, error: Verdict.KEEP if error is None else Verdict.DISCARD_ALL,
+    )
+    async with pool:
+        async with pool.acquire(), pool.acquire():
+            pass
+        with pytest.raises(ValueError, match="another node"):
+            async with pool.acquire():
+                raise ValueError("another node answers now")
+
+        assert pool.status().generation == 1
+        assert pool.status().idle == 0
 
 
 @pytest.mark.parametrize(
