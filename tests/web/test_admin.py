@@ -98,4 +98,4 @@ def test_the_openapi_document_knows_it(connections_file: Written) -> None:
     operation = document["paths"]["/admin/status"]["get"]
     assert operation["security"]
     assert {"200", "401", "403"} <= operation["responses"].keys()
-    assert list(document["paths"]) == ["/admin/status", "/use"]
+    assert all(path.startswith("/admin/") or path == "/use" for path in document["paths"])

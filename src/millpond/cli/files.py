@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from millpond.gateway.load import load_webhooks
 from millpond.registry import ConnectionPoolRegistry
+from millpond.registry.reloader import seconds_of, watch_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,18 +19,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What the files say: connections, and hooks by path. Nothing is open yet."""
+    """What the files and the environment say. Nothing is open yet.
+
+    Attributes:
+        registry: the connections.
+        hooks: by path.
+        webhooks: the file that they came from.
+        watching: files are to be read again when they change.
+        debounce: how long they must have been at rest before that, seconds.
+    """
 
     registry: ConnectionPoolRegistry
     hooks: Mapping[str, Hook]
+    webhooks: Path | None
+    watching: bool
+    debounce: float
 
 
 def load(connections: Path, webhooks: Path | None) -> Loaded:
     """Read both files.
 
     Raises:
-        ConfigError: one of them cannot be used.
+        ConfigError: one of them, or a variable of the environment, cannot be used.
         MissingExtra: a client library is not installed.
     """
-    registry = ConnectionPoolRegistry.from_file(connections)
-    return Loaded(registry, load_webhooks(webhooks, registry) if webhooks is not None else {})
+    watching, debounce = watch_settings(os.environ)
+    migration_timeout = seconds_of(os.environ, "CONFIG_POOL_MIGRATION_TIMEOUT", 300.0)
+    registry = ConnectionPoolRegistry.from_file(connections, migration_timeout=migration_timeout)
+    hooks = load_webhooks(webhooks, registry) if webhooks is not None else {}
+    return Loaded(registry, hooks, webhooks, watching, debounce)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from millpond.registry import ConnectionPoolRegistry
+    from millpond.registry.reloader import Reloader
 
 _CHECK_TIMEOUT: Final = 5.0
 """Seconds that each connection has to answer before the service starts without it."""
@@ -67,8 +68,11 @@ async def serve_files(connections: Path, webhooks: Path | None, serving: Serving
 
 async def _serve(loaded: Loaded, connections: Path, listener: socket.socket, serving: Serving) -> int:
     closing = serving.shutdown_timeout * _CLOSE_SHARE
+    app = create_app(loaded.registry, loaded.hooks, close_timeout=closing, webhooks=loaded.webhooks)
+    reloader: Reloader = app.state.reloader
+    reloader.debounce = loaded.debounce
     server = Server(
-        create_app(loaded.registry, loaded.hooks, close_timeout=closing),
+        app,
         timeout=serving.shutdown_timeout - closing,
         on_started=lambda: words.say(*_welcome(loaded, listener)),
     )
@@ -77,11 +81,13 @@ async def _serve(loaded: Loaded, connections: Path, listener: socket.socket, ser
             if not await _ready(loaded.registry, connections):
                 return TO_BE_CHANGED
             if not server.should_exit:
-                await server.serve(sockets=[listener])
+                with _reloading(reloader, watching=loaded.watching):
+                    await server.serve(sockets=[listener])
     except OSError as error:
         # Somebody else began to listen on the same address between `bind` and now.
         return _cannot_listen(serving, error)
     finally:
+        await reloader.stop()
         # The application has closed it, unless there was none.
         await loaded.registry.close(closing)
     _log.info("ended; all pools are closed")
@@ -125,6 +131,19 @@ def _stopped_by_signals(server: Server) -> Iterator[None]:
     finally:
         for each in signals:
             loop.remove_signal_handler(each)
+
+
+@contextmanager
+def _reloading(reloader: Reloader, *, watching: bool) -> Iterator[None]:
+    """Reload on SIGHUP, and when a file changes if that is wanted."""
+    loop = asyncio.get_running_loop()
+    if watching:
+        reloader.watch()
+    loop.add_signal_handler(signal.SIGHUP, reloader.reload_soon, "signal")
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _bound(serving: Serving) -> socket.socket:

@@ -248,6 +248,24 @@ class ConnectionPoolRegistry:
         if not 1 <= version <= last:
             raise ValueError(f"version {version} of {quoted(name)} is not a deprecated one")
 
+    async def close_version(self, name: str, version: int, timeout: Timeout = UNSET) -> None:
+        """Close a deprecated version sooner than its migration would.
+
+        Args:
+            name: the connection's name.
+            version: the version's number.
+            timeout: seconds that its borrowers have; left out: the pool's `close_timeout`.
+
+        Raises:
+            LookupError: there is no such version that is ending.
+        """
+        found = next((each for each in self._ending if (each.name, each.number) == (name, version)), None)
+        if found is None:
+            raise LookupError(f"there is no deprecated version {version} of {quoted(name)}")
+        await found.pool.close(timeout)
+        if found.ending is not None:
+            await asyncio.shield(found.ending)
+
     # -- what a reload does here ------------------------------------------------------------------
 
     @property

@@ -3,7 +3,8 @@
 Not the files are watched but their directories: an editor that puts a new file
 in the place of the old one, and Kubernetes, which swaps a symbolic link, are
 not seen otherwise (measured with watchfiles 1.3). An event only says that it
-is time to look; what counts is the content. On file systems that send no
+is time to look; what counts is the content, also for being at rest: somebody may
+write a log beside the configuration all the time. On file systems that send no
 events a slow look of our own finds the change.
 """
 
@@ -23,7 +24,7 @@ logger = logging.getLogger("millpond.registry")
 
 POLL_S: Final = 30.0
 """How often (seconds) the files are looked at though nothing was heard of them."""
-_STEP_MS: Final = 50
+_STEP_MS: Final = 100
 _MOST_BYTES: Final = 8 << 20  # more than any file may have that is read
 
 
@@ -58,7 +59,6 @@ class Watcher:
         self._debounce = debounce
         self._poll = poll
         self._heard = asyncio.Event()
-        self._heard_at = 0.0
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._seen: Mapping[Path, bytes | None] = {}
@@ -84,6 +84,7 @@ class Watcher:
         while not self._stop.is_set():
             places = directories(self._files())
             until = asyncio.Event()
+            is_first = True
             try:
                 async for changes in self._awatch(
                     *places,
@@ -95,8 +96,9 @@ class Watcher:
                     yield_on_timeout=True,
                     stop_event=until,
                 ):
-                    if changes:
-                        self._heard_at = asyncio.get_running_loop().time()
+                    # What happened before the system was asked to tell is not told: one look of our own.
+                    if changes or is_first:
+                        is_first = False
                         self._heard.set()
                     if directories(self._files()) != places:
                         break  # a configuration that names other files has been taken over
@@ -109,14 +111,11 @@ class Watcher:
 
     async def _look(self) -> None:
         """After something was heard, and every now and then: has anything changed?"""
-        loop = asyncio.get_running_loop()
         while True:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._heard.wait(), self._poll)
-            while (rest := self._heard_at + self._debounce - loop.time()) > 0:  # noqa: ASYNC110 - not a poll
-                await asyncio.sleep(rest)
             self._heard.clear()
-            now = contents(self._files())
+            now = await self._at_rest()
             if now == self._seen:
                 continue
             try:
@@ -124,8 +123,19 @@ class Watcher:
             except Exception as error:
                 logger.error("a reload failed: %s", describe(error))
             # Files that are named for the first time were read just now.
-            self._seen = {**contents(self._files()), **now}
-            self._seen = {path: self._seen[path] for path in self._files()}
+            known = {**contents(self._files()), **now}
+            self._seen = {path: known[path] for path in self._files()}
+
+    async def _at_rest(self) -> Mapping[Path, bytes | None]:
+        """What is in the files once that has not changed for `debounce` seconds; at once if it is known."""
+        now = contents(self._files())
+        while now != self._seen:
+            before = now
+            await asyncio.sleep(self._debounce)
+            now = contents(self._files())
+            if now == before:
+                break
+        return now
 
 
 def contents(files: frozenset[Path]) -> dict[Path, bytes | None]:
@@ -135,7 +145,7 @@ def contents(files: frozenset[Path]) -> dict[Path, bytes | None]:
 
 def directories(files: frozenset[Path]) -> tuple[str, ...]:
     """Where a change of these files shows: beside them, and beside what links lead to; those that exist."""
-    places = {each for path in files for each in (path.parent, path.resolve().parent)}
+    places = {each for path in files for each in (path.parent.resolve(), path.resolve().parent)}
     return tuple(sorted(str(place) for place in places if place.is_dir()))
 
 

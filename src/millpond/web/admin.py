@@ -2,48 +2,52 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
+import logging
+import math
 import os
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, HTTPException, Query, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import BaseModel, Field
 from starlette.requests import Request
 
-from millpond.status import PoolStatus
+from millpond.errors import InvalidSettings, PoolTimeout
+from millpond.registry import PoolHandle, UnknownConnection
+from millpond.registry.reloader import RegistrySource, Reloader
+from millpond.settings import UNSET
+from millpond.web.admin_models import (
+    AdminStatus,
+    Clear,
+    ConfigStatus,
+    Drain,
+    Pause,
+    PoolReport,
+    ReloadReport,
+    ReloadRequest,
+    Resize,
+)
 from millpond.web.lifespan import registry_of
+from millpond.web.sparing import Sparing
+
+_log = Sparing(logging.getLogger("millpond.web"))
 
 TOKEN_VARIABLE: Final = "CONFIG_RELOAD_ADMIN_TOKEN"  # noqa: S105 - the name of a variable, not a token
 """The environment variable that holds the admin token."""
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="admin token")
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="millpond admin"'}
+_MOST_FAILURES: Final = 10
+_WINDOW_S: Final = 60.0
+"""An address that gives this many wrong tokens within so many seconds is not heard any more for a while."""
+_MOST_ADDRESSES: Final = 1000
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
-
-
-class VersionReport(BaseModel):
-    """One version of one named connection."""
-
-    name: str
-    kind: str
-    version: int = Field(description="Counts up from 1 with every configuration that needed a new pool.")
-    state: str = Field(description="The pool's state, or `not opened`.")
-    age: float = Field(description="Seconds since the pool was made.")
-    leases: int = Field(description="Borrowers at this moment.")
-    healthy: bool
-    pool: PoolStatus | None = Field(description="Null when nobody has used the connection yet.")
-
-
-class AdminStatus(BaseModel):
-    """Every pool there is, asked of memory and not of a backend."""
-
-    closed: bool = Field(description="The registry lends nothing any more.")
-    healthy: bool
-    active: list[VersionReport] = Field(description="The version in use of every connection.")
-    deprecated: list[VersionReport] = Field(description="Older versions whose leases have not all ended.")
 
 
 def admin_router(
@@ -52,8 +56,10 @@ def admin_router(
     """The routes below `prefix`, each of which asks for `Authorization: Bearer <token>`.
 
     403 to everything while no token is configured, or only blanks; 401 to a
-    missing or wrong one. The token is looked up at each request and compared
-    in constant time.
+    missing or wrong one, and 429 to an address that has given too many of them
+    within a minute. The token is looked up at each request, in the variable or
+    in the file that `<variable>_FILE` names, so that it can be changed without
+    a restart; it is compared in constant time.
 
     Args:
         prefix: where the routes stand.
@@ -61,17 +67,88 @@ def admin_router(
         variable: the name under which it is looked up.
     """
     source = os.environ if environ is None else environ
-    guard = Depends(_guard(lambda: source.get(variable)))
+    guard = Depends(_guard(lambda: _token(source, variable)))
     router = APIRouter(prefix=prefix, tags=["admin"], dependencies=[guard])
     refusals: dict[int | str, dict[str, Any]] = {
         401: {"description": "The bearer token is missing or wrong."},
         403: {"description": "No admin token is configured: the admin API is off."},
+        429: {"description": "Too many wrong tokens from this address."},
     }
+    of_a_name = {**refusals, 404: {"description": "There is no connection, or no version, of this name."}}
 
     @router.get("/status", response_model=AdminStatus, responses=refusals)
     async def status(request: Request) -> AdminStatus:
         """Every pool: its version, state, numbers and leases; from memory, asks no backend."""
         return AdminStatus.model_validate(registry_of(request).status().as_dict())
+
+    @router.get("/config-status", response_model=ConfigStatus, responses=refusals)
+    async def config_status(request: Request) -> Any:
+        """Where the configuration comes from, and what came of the latest reload."""
+        return _reloader_of(request).status().as_dict()
+
+    @router.post(
+        "/reload-config",
+        response_model=ReloadReport,
+        responses={**refusals, 422: {"model": ReloadReport, "description": "A file cannot be used."}},
+    )
+    async def reload_config(request: Request, response: Response, wanted: ReloadRequest | None = None) -> Any:
+        """Read the files again and take over what they say while requests are served."""
+        wanted = wanted or ReloadRequest()
+        outcome = await _reloader_of(request).reload(
+            trigger="admin",
+            connections=wanted.reload_connections,
+            webhooks=wanted.reload_webhooks,
+            validate_only=wanted.validate_only,
+        )
+        if outcome.reloaded.problems:
+            response.status_code = 422
+        return outcome.as_dict()
+
+    @router.post("/pools/{name}/resize", response_model=PoolReport, responses=of_a_name)
+    async def resize(request: Request, name: str, sizes: Resize) -> Any:
+        """Change the sizes of a running pool; the next reload puts right what the file says otherwise."""
+        handle = _handle(request, name)
+        given = {key: UNSET if value is None else value for key, value in sizes.model_dump().items()}
+        try:
+            handle.resize(**given)
+        except InvalidSettings as error:
+            raise HTTPException(422, f"{error.field} does not fit the other sizes") from None
+        return _report(request, name)
+
+    @router.post("/pools/{name}/clear", response_model=PoolReport, responses=of_a_name)
+    async def clear(request: Request, name: str, how: Clear | None = None) -> Any:
+        """Replace every connection: idle ones now, lent ones when they come back."""
+        _handle(request, name).clear((how or Clear()).spread)
+        return _report(request, name)
+
+    @router.post("/pools/{name}/pause", response_model=PoolReport, responses=of_a_name)
+    async def pause(request: Request, name: str, how: Pause | None = None) -> Any:
+        """Lend nothing until it is resumed."""
+        _handle(request, name).pause((how or Pause()).mode)
+        return _report(request, name)
+
+    @router.post("/pools/{name}/resume", response_model=PoolReport, responses=of_a_name)
+    async def resume(request: Request, name: str) -> Any:
+        """Lend again, after a pause or a drain."""
+        _handle(request, name).resume()
+        return _report(request, name)
+
+    @router.post("/pools/{name}/drain", response_model=PoolReport, responses=of_a_name)
+    async def drain(request: Request, name: str, how: Drain | None = None) -> Any:
+        """Lend nothing more; answers when the last lease is back, or the time is over: `leases` tells."""
+        with contextlib.suppress(PoolTimeout):
+            await _handle(request, name).drain((how or Drain()).timeout)
+        return _report(request, name)
+
+    @router.delete("/pools/{name}/versions/{version}", status_code=204, responses=of_a_name)
+    async def close_version(
+        request: Request, name: str, version: int, timeout: Annotated[float, Query(ge=0.0, le=3600.0)] = 0.0
+    ) -> None:
+        """Close a deprecated version; borrowers have `timeout` seconds before they lose their connection."""
+        try:
+            await registry_of(request).close_version(name, version, timeout)
+        except LookupError:
+            raise HTTPException(404, "There is no deprecated version of this number.") from None
 
     @router.api_route("/{rest:path}", methods=_METHODS, include_in_schema=False)
     async def unknown(rest: str) -> None:
@@ -81,15 +158,94 @@ def admin_router(
     return router
 
 
+def _handle(request: Request, name: str) -> PoolHandle:
+    try:
+        return registry_of(request).get_pool(name)
+    except UnknownConnection:
+        raise HTTPException(404, "There is no connection of this name.") from None
+
+
+def _report(request: Request, name: str) -> dict[str, Any]:
+    registry = registry_of(request)
+    pool = registry.get_pool(name).status()
+    found = next(each for each in registry.status().active if each.name == name)
+    return {
+        "name": name,
+        "version": found.version,
+        "state": found.state,
+        "leases": found.leases,
+        "pool": pool.as_dict(),
+    }
+
+
+def _reloader_of(request: Request) -> Reloader:
+    """What reloads this application; one for the registry's own file where the application has none."""
+    state = request.app.state
+    if not isinstance(getattr(state, "reloader", None), Reloader):
+        registry = registry_of(request)
+        if registry.path is None:
+            raise HTTPException(409, "The configuration did not come from a file.")
+        state.reloader = Reloader(RegistrySource(registry))
+    found: Reloader = state.reloader
+    return found
+
+
+def _token(source: Mapping[str, str], variable: str) -> str | None:
+    """The token as it is configured at this moment; a file that cannot be read configures none."""
+    path = source.get(f"{variable}_FILE", "").strip()
+    if not path:
+        return source.get(variable)
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        why = type(error).__name__
+        _log.warning(("token", why), "the file named by %s_FILE cannot be read: %s", variable, why)
+        return None
+
+
+class _Failures:
+    """Wrong tokens by the address they came from, those of the last minute."""
+
+    def __init__(self) -> None:
+        self._at: dict[str, deque[float]] = {}
+
+    def refuse_if_many(self, address: str) -> None:
+        """Raise 429 for an address that has failed too often."""
+        since = time.monotonic() - _WINDOW_S
+        failed = self._at.get(address)
+        while failed and failed[0] < since:
+            failed.popleft()
+        if failed is not None and not failed:
+            del self._at[address]
+        elif failed and len(failed) >= _MOST_FAILURES:
+            wait = max(1, math.ceil(failed[0] - since))
+            raise HTTPException(429, "Too many wrong tokens.", {"Retry-After": str(wait)})
+
+    def note(self, address: str) -> None:
+        """One more; the address that has been quiet for longest is forgotten when there are too many."""
+        failed = self._at.pop(address, None) or deque(maxlen=_MOST_FAILURES)
+        failed.append(time.monotonic())
+        self._at[address] = failed
+        if len(self._at) > _MOST_ADDRESSES:
+            del self._at[next(iter(self._at))]
+
+
 def _guard(configured: Callable[[], str | None]) -> Callable[..., Awaitable[None]]:
-    async def check(credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]) -> None:
+    failures = _Failures()
+
+    async def check(
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+    ) -> None:
         expected = (configured() or "").strip()
         if not expected:
             raise HTTPException(403, "The admin API is off: no admin token is configured.")
+        address = request.client.host if request.client is not None else ""
+        failures.refuse_if_many(address)
         given = credentials.credentials.strip() if credentials is not None else ""
         # Both are hashed first, so that not even the length shows in the time it takes. A header
         # arrives decoded as Latin-1, one character for each byte that was sent.
         if not hmac.compare_digest(_digest(given.encode("latin-1", "replace")), _digest(expected.encode())):
+            failures.note(address)
             raise HTTPException(401, "The admin token is missing or wrong.", _CHALLENGE)
 
     return check

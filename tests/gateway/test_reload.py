@@ -1,0 +1,193 @@
+"""A service whose files change while it serves: by an editor, a ConfigMap, a signal, an operator."""
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2 as httpx
+import pytest
+
+from tests.gateway.backends import Sqlite
+from tests.gateway.service import Service, hook
+from tests.gateway.traffic import eventually
+
+TOKEN = "planted-token"
+ADMIN = {"Authorization": f"Bearer {TOKEN}"}
+WATCHED = {"CONFIG_FILE_WATCHING_ENABLED": "true", "CONFIG_RELOAD_DEBOUNCE_SECONDS": "0.2"}
+
+
+def environ(**more: str) -> dict[str, str]:
+    """The service's environment: an admin token, and more."""
+    return {"CONFIG_RELOAD_ADMIN_TOKEN": TOKEN, **more}
+
+
+def served(service: Service) -> dict[str, int]:
+    """The version in use of each connection."""
+    status = httpx.get(f"{service.url}/admin/status", headers=ADMIN).json()
+    return {each["name"]: each["version"] for each in status["active"]}
+
+
+def config_status(service: Service) -> dict[str, Any]:
+    """What the service says of its configuration."""
+    found: dict[str, Any] = httpx.get(f"{service.url}/admin/config-status", headers=ADMIN).json()
+    return found
+
+
+def post(service: Service, path: str) -> int:
+    """Send one event; the answer's status."""
+    return httpx.post(f"{service.url}{path}", json={"n": 1}).status_code
+
+
+def by_replacing(path: Path, content: str) -> None:
+    """As an editor saves: a new file is put in the place of the old one."""
+    new = path.with_suffix(".new")
+    new.write_text(content)
+    new.replace(path)
+
+
+def by_writing(path: Path, content: str) -> None:
+    """In two halves, the first of which is no JSON."""
+    half = len(content) // 2
+    with path.open("w") as opened:
+        opened.write(content[:half])
+        opened.flush()
+        opened.write(content[half:])
+
+
+@pytest.mark.parametrize("save", [by_replacing, by_writing])
+async def test_a_file_that_is_saved_again_and_again_is_taken_over_each_time(
+    sqlite_backend: Sqlite, workplace: Path, save: Callable[[Path, str], None]
+) -> None:
+    """Also the second time, when a watch on the file itself would be gone with it."""
+    hooks = [hook("/events", "sqlite", "events", module={"create_table": True})]
+    connections = {"events": sqlite_backend.connection()}
+    with Service(workplace, connections, hooks, environ=environ(**WATCHED)) as service:
+        assert config_status(service)["watching"]
+        for version, level in enumerate(("rollback", "none", "full"), start=2):
+            changed = {"events": {**connections["events"], "pool": {"reset": level}}}
+            save(workplace / "connections.json", json.dumps(changed))
+            await eventually(lambda version=version: served(service) == {"events": version}, "a new version")
+            assert post(service, "/events") == 201
+        assert config_status(service)["last"]["trigger"] == "file"
+
+
+async def test_a_config_map_is_taken_over_when_its_link_is_swapped(
+    sqlite_backend: Sqlite, workplace: Path
+) -> None:
+    """Kubernetes puts a new directory in the place of the old one; the files themselves never change."""
+    hooks = [hook("/events", "sqlite", "events", module={"create_table": True})]
+    service = Service(workplace, {"events": sqlite_backend.connection()}, hooks, environ=environ(**WATCHED))
+    for name in ("connections.json", "webhooks.json"):
+        first = workplace / "..first"
+        first.mkdir(exist_ok=True)
+        (workplace / name).rename(first / name)
+        (workplace / name).symlink_to(Path("..data") / name)
+    (workplace / "..data").symlink_to("..first")
+    with service:
+        second = workplace / "..second"
+        second.mkdir()
+        (second / "connections.json").write_text(
+            json.dumps({"events": sqlite_backend.connection(), "more": sqlite_backend.connection()})
+        )
+        (second / "webhooks.json").write_text(
+            json.dumps({"webhooks": [hook("/more", "sqlite", "more", module={"create_table": True})]})
+        )
+        (workplace / "..new").symlink_to("..second")
+        os.replace(workplace / "..new", workplace / "..data")
+
+        await eventually(lambda: post(service, "/more") == 201, "the new hook")
+        assert post(service, "/events") == 404
+        assert set(served(service)) == {"events", "more"}
+
+
+async def test_a_secret_in_a_file_of_its_own_is_watched_like_the_rest(
+    sqlite_backend: Sqlite, workplace: Path, tmp_path: Path
+) -> None:
+    """`${file:...}`: the file with the value changes, and nothing else."""
+    place = tmp_path / "secrets"
+    place.mkdir()
+    (place / "path").write_text(str(sqlite_backend.path))
+    connections = {"events": {"type": "sqlite", "database": f"${{file:{place / 'path'}}}"}}
+    with Service(workplace, connections, environ=environ(**WATCHED)) as service:
+        (place / "path").write_text(str(tmp_path / "elsewhere.db"))
+        await eventually(lambda: served(service) == {"events": 2}, "a new version")
+
+
+async def test_a_broken_file_changes_nothing_and_is_told_until_it_is_mended(
+    sqlite_backend: Sqlite, workplace: Path
+) -> None:
+    """Half-written, deleted, unreadable or wrong: the service goes on with what it has."""
+    hooks = [hook("/events", "sqlite", "events", module={"create_table": True})]
+    right = json.dumps({"events": sqlite_backend.connection()})
+    path = workplace / "connections.json"
+    with Service(workplace, json.loads(right), hooks, environ=environ(**WATCHED)) as service:
+        for reloads, broken in enumerate((right[:-5], None, '{"events": {"type": "sqlit"}}', "{}"), start=1):
+            path.unlink() if broken is None else path.write_text(broken)
+            await eventually(
+                lambda reloads=reloads: config_status(service)["failures"] == reloads, "a failure"
+            )
+            assert config_status(service)["last"]["problems"]
+            assert post(service, "/events") == 201
+        path.write_text(right)
+        await eventually(lambda: config_status(service)["last"]["ok"], "it is mended")
+        assert served(service) == {"events": 1}
+
+
+async def test_a_signal_reloads_both_files(sqlite_backend: Sqlite, workplace: Path) -> None:
+    """SIGHUP, as operators expect of a service; files need not be watched for it."""
+    hooks = [hook("/events", "sqlite", "events", module={"create_table": True})]
+    connections = {"events": sqlite_backend.connection()}
+    with Service(workplace, connections, hooks, environ=environ()) as service:
+        assert not config_status(service)["watching"]
+        more = [*hooks, hook("/more", "sqlite", "more", module={"create_table": True})]
+        (workplace / "connections.json").write_text(
+            json.dumps({**connections, "more": connections["events"]})
+        )
+        (workplace / "webhooks.json").write_text(json.dumps({"webhooks": more}))
+        assert post(service, "/more") == 404
+        service.signal(signal.SIGHUP)
+        await eventually(lambda: post(service, "/more") == 201, "the new hook")
+        assert config_status(service)["last"]["trigger"] == "signal"
+        assert config_status(service)["last"]["webhooks"]["added"] == ["/more"]
+        service.signal(signal.SIGHUP)
+        service.signal(signal.SIGHUP)
+        assert post(service, "/events") == 201
+
+
+async def test_files_that_do_not_fit_each_other_change_nothing(
+    sqlite_backend: Sqlite, workplace: Path
+) -> None:
+    """A hook of a connection that is gone; connections without which a hook would be stranded."""
+    hooks = [hook("/events", "sqlite", "events", module={"create_table": True})]
+    with Service(workplace, {"events": sqlite_backend.connection()}, hooks, environ=environ()) as service:
+        (workplace / "connections.json").write_text(json.dumps({"others": sqlite_backend.connection()}))
+        for wanted, words in (
+            ({}, "there is no connection of this name"),
+            ({"reload_webhooks": False}, "is used by hook /events"),
+        ):
+            answer = httpx.post(f"{service.url}/admin/reload-config", headers=ADMIN, json=wanted)
+            assert answer.status_code == 422
+            assert words in answer.json()["problems"][0]
+        assert post(service, "/events") == 201
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("CONFIG_FILE_WATCHING_ENABLED", "perhaps"), ("CONFIG_RELOAD_DEBOUNCE_SECONDS", "soon"),
+        ("CONFIG_POOL_MIGRATION_TIMEOUT", "-1"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_means_nothing_is_named(
+    sqlite_backend: Sqlite, workplace: Path, variable: str, value: str
+) -> None:
+    """One line, and exit status 2."""
+    service = Service(workplace, {"events": sqlite_backend.connection()}, environ={variable: value})
+    service.launch()
+
+    assert service.wait() == 2
+    (line,) = service.stderr.splitlines()
+    assert variable in line
