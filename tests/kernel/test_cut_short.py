@@ -10,7 +10,7 @@ import pytest
 from millpond import ConnectionPool, PoolSettings
 from millpond.status import PoolState
 from millpond.testing import ScriptedBackend, ScriptedDriver, SimulatedLoop
-from millpond.testing.driver import Dawdle, Hang
+from millpond.testing.driver import Dawdle, Fail, Hang
 from millpond.testing.loop import current
 from tests.kernel.worlds import SEEDS, World, in_world
 
@@ -111,3 +111,29 @@ def test_borrowers_who_are_collected_after_their_loop_was_closed_make_no_noise(s
     gc.collect()
 
     backend.check(all_closed=True)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_attempt_that_was_due_while_the_pool_held_off_is_made_afterwards(seed: int) -> None:
+    """Somebody cancels a task of the pool, and its loop goes on: the timer it had rings too early."""
+
+    async def story(world: World) -> None:
+        await world.borrow()
+        world.backend.connects = Fail()
+        world.pool.resize(min_size=2)
+        await asyncio.sleep(0.01)
+        world.backend.connects = Dawdle(0.01)
+        world.backend.pings = Hang()
+        await asyncio.sleep(world.pool._opener.next_attempt_at - world.now() - 0.3)
+        checking = asyncio.create_task(world.pool.check())
+        await asyncio.sleep(0.1)
+        (pinging,) = (task for task in asyncio.all_tasks() if "ping" in task.get_name())
+        pinging.cancel()
+        await asyncio.sleep(1.2)
+
+        assert world.pool.status().idle == 2
+        await checking
+
+    in_world(
+        story, seed=seed, max_size=2, retry_delay=900.0, recovery_timeout=900.0, health_check_interval=None
+    )

@@ -90,7 +90,7 @@ BORROWING: Final = (
         does="sets no timer for the next attempt while it backs off",
         breaks=(3, 9),
         file="opening.py",
-        find="                self._retry.set(self.next_attempt_at)\n",
+        find="                self._retry.set(due)\n",
         put="                pass\n",
     ),
     Fault(

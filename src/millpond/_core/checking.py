@@ -81,6 +81,8 @@ def _ask_backend(pool: ConnectionPool[Any]) -> tuple[str, Callable[[], bool]]:
 
     def decided() -> bool:
         failed = tender.ping_failures > pings or opener.failures > failures
+        if source == "busy" and ledger.busy and ledger.busy == ledger.live:
+            return True  # nobody has been asked: to wait for a return would be to queue behind borrowers
         return source == "breaker" or failed or _has_proof(pool, began) or not (ledger.live or ledger.opening)
 
     return source, decided

@@ -141,8 +141,9 @@ class Opener:
                 self.start(slot)
                 started += 1
             left_over = wanted > started and not ledger.opening
-            if left_over and self._retry is not None and self.next_attempt_at > now:
-                self._retry.set(self.next_attempt_at)
+            due = max(self.next_attempt_at, self._not_before)
+            if left_over and self._retry is not None and due > now:
+                self._retry.set(due)
         if ledger.allowance is not None and not (wanted and self.permitted(now) and ledger.has_room):
             ledger.allowance.no_longer_wants(pool)
 
