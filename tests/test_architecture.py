@@ -69,13 +69,13 @@ PLACES: Final[Mapping[str, Place]] = {
 # stores rows through the driver's bare connections.
 CLIENT_LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "drivers.grpc": frozenset({"grpc"}),
-    "drivers.postgresql": frozenset({"asyncpg"}),
+    "drivers._asyncpg": frozenset({"asyncpg"}),
+    "drivers._psycopg": frozenset({"psycopg"}),
     "drivers._asyncmy": frozenset({"asyncmy"}),
     "drivers._aiomysql": frozenset({"aiomysql", "pymysql"}),
     "drivers.redis": frozenset({"redis"}),
     "drivers._redis_client": frozenset({"redis"}),
     "drivers.sqlite": frozenset({"aiosqlite"}),
-    "gateway.modules.postgresql": frozenset({"asyncpg"}),
     "gateway.modules.sqlite": frozenset({"aiosqlite"}),
 }
 
@@ -224,7 +224,7 @@ def test_what_is_imported_lazily_is_listed_all_the_same() -> None:
             "_core.pool",
             "from millpond._core.ledger import Ledger\nfrom . import slot\nfrom ..errors import PoolError",
         ),
-        ("drivers.postgresql", "import asyncpg\nfrom millpond.driver import Driver"),
+        ("drivers._asyncpg", "import asyncpg\nfrom millpond.driver import Driver"),
         ("registry.model", "import pydantic\nfrom millpond import settings"),
         ("cli.serve", "from millpond.gateway import app\nimport typer\nfrom millpond import __version__"),
         (

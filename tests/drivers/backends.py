@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 import asyncpg
+import psycopg
 from aiomysql import MySQLError as AiomysqlError
 from asyncmy.errors import MySQLError as AsyncmyError
 
@@ -24,7 +25,7 @@ from millpond.testing import contract
 from millpond.testing.contract import until, until_quiet
 from tests.servers import MariaDBServer, PostgresServer, Visitor, free_port
 
-__all__ = ["DEADLINE", "Backend", "MySQL", "PostgreSQL", "SQLite", "until", "until_quiet", "works"]
+__all__ = ["DEADLINE", "Backend", "MySQL", "PostgreSQL", "Psycopg", "SQLite", "until", "until_quiet", "works"]
 
 DEADLINE: Final = 10.0
 WRONG_SECRET: Final = MappingProxyType({"password": "not-the-password"})
@@ -74,6 +75,7 @@ async def works(pool: Any, backend: Backend) -> bool:
 class PostgreSQL(Backend):
     """A database of its own on the private server."""
 
+    library = "asyncpg"
     wrong_secret = WRONG_SECRET
     # asyncpg drops a future of its own when a connect is cancelled at the very moment of success.
     noise = ("unexpected connection_lost() call",)
@@ -87,6 +89,7 @@ class PostgreSQL(Backend):
     def options(self) -> dict[str, Any]:
         """What leads to it."""
         return {
+            "library": self.library,
             "host": self.server.host, "port": self.server.port, "database": self.database,
             "user": self.server.user, "password": self.server.password,
             "application_name": self.application_name,
@@ -103,7 +106,31 @@ class PostgreSQL(Backend):
             "host": str(self.server.directory), "user": "postgres", "password": None, **options,
         })  # fmt: skip
 
-    errors = (asyncpg.PostgresError, asyncpg.InterfaceError)
+    errors: tuple[type[Exception], ...] = (asyncpg.PostgresError, asyncpg.InterfaceError)
+
+    async def run(self, conn: Any, statement: str) -> None:
+        """Run statements without values."""
+        await conn.execute(statement)
+
+    async def value(self, conn: Any, question: str) -> Any:
+        """The first value of the answer."""
+        return await conn.fetchval(question)
+
+    async def query(self, conn: Any, question: str) -> list[tuple[Any, ...]]:
+        """The rows of the answer."""
+        return [tuple(row) for row in await conn.fetch(question)]
+
+    def pid(self, conn: Any) -> int:
+        """The server's process."""
+        return conn.get_server_pid()
+
+    async def end(self, conn: Any) -> None:
+        """The server ends one session."""
+        await asyncio.to_thread(self.server.execute, f"SELECT pg_terminate_backend({self.pid(conn)})")
+
+    def is_in_transaction(self, conn: Any) -> bool:
+        """Whether the client believes to be in a transaction."""
+        return conn.is_in_transaction()
 
     async def end_all(self) -> None:
         """The server ends every session of this test's."""
@@ -125,9 +152,9 @@ class PostgreSQL(Backend):
 
     async def refused_write(self, conn: Any) -> Exception:
         """The error that a write ends with once the session has heard of the demotion."""
-        while await conn.fetchval("SHOW default_transaction_read_only") != "on":
+        while await self.value(conn, "SHOW default_transaction_read_only") != "on":
             pass
-        return await _failure(conn.execute(f"INSERT INTO {self.table} VALUES ('lost')"))
+        return await _failure(self.run(conn, f"INSERT INTO {self.table} VALUES ('lost')"))
 
     async def clients(self) -> list[Any]:
         """The sessions of this test's, as the server sees them."""
@@ -138,7 +165,7 @@ class PostgreSQL(Backend):
         return len(await self.clients())
 
     async def start_slow(self, conn: Any) -> asyncio.Task[Any]:
-        task = asyncio.create_task(conn.fetchval("SELECT pg_sleep(30)"))
+        task = asyncio.create_task(self.value(conn, "SELECT pg_sleep(30)"))
         await until(self.is_slow)
         return task
 
@@ -150,34 +177,63 @@ class PostgreSQL(Backend):
         return await conn.fetchval("SELECT $1::int", number)
 
     async def begin(self, conn: Any) -> None:
-        await conn.execute("BEGIN")
-        await conn.execute(f"INSERT INTO {self.table} VALUES ('unconfirmed')")
+        await self.run(conn, "BEGIN")
+        await self.run(conn, f"INSERT INTO {self.table} VALUES ('unconfirmed')")
 
     async def fail(self, conn: Any) -> None:
-        await conn.execute("SELECT * FROM no_such_table")
+        await self.run(conn, "SELECT * FROM no_such_table")
 
     async def make_table(self, conn: Any, quoted_name: str) -> list[str]:
-        await conn.execute(f"CREATE TABLE {quoted_name} (x int)")
-        return [row[0] for row in await conn.fetch("SELECT tablename FROM pg_tables")]
+        await self.run(conn, f"CREATE TABLE {quoted_name} (x int)")
+        return [row[0] for row in await self.query(conn, "SELECT tablename FROM pg_tables")]
 
     async def rows(self, conn: Any) -> int:
-        return await conn.fetchval(f"SELECT count(*) FROM {self.table}")
+        return await self.value(conn, f"SELECT count(*) FROM {self.table}")
 
     async def change(self, conn: Any) -> None:
-        await conn.execute(
+        await self.run(
+            conn,
             "SET search_path = elsewhere; CREATE TEMP TABLE scratch (x int);"
-            "SELECT pg_advisory_lock(7); LISTEN news; PREPARE one AS SELECT 1"
+            "SELECT pg_advisory_lock(7); LISTEN news; PREPARE one AS SELECT 1",
         )
 
     async def state(self, conn: Any) -> tuple[Any, ...]:
-        return tuple(
-            await conn.fetchrow(
-                "SELECT current_setting('search_path'), to_regclass('pg_temp.scratch')::text,"
-                " ARRAY(SELECT pg_listening_channels()),"
-                " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),"
-                " (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)"
-            )
+        (found,) = await self.query(
+            conn,
+            "SELECT current_setting('search_path'), to_regclass('pg_temp.scratch')::text,"
+            " ARRAY(SELECT pg_listening_channels()),"
+            " (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()),"
+            " (SELECT count(*) FROM pg_prepared_statements WHERE from_sql)",
         )
+        return found
+
+
+class Psycopg(PostgreSQL):
+    """The same server, spoken to with psycopg."""
+
+    library = "psycopg"
+    # Nothing is unread when a cancelled statement has ended, and it ends before the borrower hears of it.
+    after_cancel: Mapping[str, Verdict] = Backend.after_question
+    noise = ()
+    errors = (psycopg.Error,)
+
+    async def run(self, conn: Any, statement: str) -> None:
+        await conn.execute(statement)
+
+    async def value(self, conn: Any, question: str) -> Any:
+        return (await (await conn.execute(question)).fetchone())[0]
+
+    async def query(self, conn: Any, question: str) -> list[tuple[Any, ...]]:
+        return await (await conn.execute(question)).fetchall()
+
+    def pid(self, conn: Any) -> int:
+        return conn.info.backend_pid
+
+    def is_in_transaction(self, conn: Any) -> bool:
+        return conn.info.transaction_status.name in ("INTRANS", "INERROR")
+
+    async def ask(self, conn: Any, number: int) -> int:
+        return (await (await conn.execute("SELECT %s::int", (number,))).fetchone())[0]
 
 
 class MySQL(Backend):

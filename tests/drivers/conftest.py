@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from millpond import ConnectionPool, PoolSettings
-from tests.drivers.backends import Backend, MySQL, PostgreSQL, SQLite
+from tests.drivers.backends import Backend, MySQL, PostgreSQL, Psycopg, SQLite
 from tests.drivers.redis_backend import Redis
 from tests.servers import MariaDBServer, PostgresServer, RedisServer
 
@@ -24,13 +24,31 @@ def drivers_database(postgres: PostgresServer) -> str:
 
 @pytest.fixture
 def postgresql(postgres: PostgresServer, drivers_database: str) -> PostgreSQL:
-    """PostgreSQL with nothing but a table to write to."""
-    backend = PostgreSQL(postgres, drivers_database)
+    """PostgreSQL with nothing but a table to write to, spoken to with asyncpg."""
+    return emptied(PostgreSQL(postgres, drivers_database))
+
+
+@pytest.fixture
+def psycopg(postgres: PostgresServer, drivers_database: str) -> Psycopg:
+    """The same, spoken to with psycopg."""
+    return emptied(Psycopg(postgres, drivers_database))
+
+
+@pytest.fixture(params=["postgresql", "psycopg"])
+def either(request: pytest.FixtureRequest) -> PostgreSQL:
+    """PostgreSQL with each library in turn."""
+    found: PostgreSQL = request.getfixturevalue(request.param)
+    return found
+
+
+def emptied(backend: PostgreSQL) -> Any:
+    """The backend, with nothing but a table to write to."""
+    postgres = backend.server
     postgres.execute(
         "SET client_min_messages = warning; DROP SCHEMA public CASCADE; CREATE SCHEMA public;"
         f"GRANT ALL ON SCHEMA public TO {postgres.user};"
         f"CREATE TABLE {backend.table} (body text); GRANT ALL ON {backend.table} TO {postgres.user};",
-        database=drivers_database,
+        database=backend.database,
     )
     return backend
 
@@ -70,7 +88,7 @@ def redis(redis_server: RedisServer) -> Redis:
     return Redis(redis_server)
 
 
-SQL = ["postgresql", "sqlite", "asyncmy", "aiomysql"]
+SQL = ["postgresql", "psycopg", "sqlite", "asyncmy", "aiomysql"]
 
 
 @pytest.fixture(params=SQL)
@@ -80,7 +98,7 @@ def sql(request: pytest.FixtureRequest) -> Backend:
     return found
 
 
-@pytest.fixture(params=["postgresql", "asyncmy", "aiomysql", "redis"])
+@pytest.fixture(params=["postgresql", "psycopg", "asyncmy", "aiomysql", "redis"])
 def server_backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend that is a server, in turn."""
     found: Backend = request.getfixturevalue(request.param)

@@ -91,7 +91,6 @@ async def test_a_failover_that_a_function_sees_condemns_all(line_server: LineSer
 @pytest.mark.parametrize(
     ("library", "module", "extra"),
     [
-        ("asyncpg", "millpond.drivers.postgresql", "postgresql"),
         ("aiosqlite", "millpond.drivers.sqlite", "sqlite"),
         ("redis", "millpond.drivers.redis", "redis"),
     ],

@@ -9,17 +9,18 @@ import pytest
 
 from millpond.driver import Verdict
 from millpond.errors import ConnectFailed, PoolError
-from tests.drivers.backends import Backend, MySQL, PostgreSQL, SQLite, until, until_quiet, works
+from tests.drivers.backends import Backend, MySQL, PostgreSQL, Psycopg, SQLite, until, until_quiet, works
 from tests.drivers.redis_backend import Redis
 
 Pools = Callable[..., Any]
 
 
-@pytest.fixture(params=["postgresql", "asyncmy", "aiomysql", "redis"])
+@pytest.fixture(params=["postgresql", "psycopg", "asyncmy", "aiomysql", "redis"])
 def breakable(request: pytest.FixtureRequest) -> Backend:
     """A backend whose server may be harmed, each in turn."""
-    if request.param == "postgresql":
-        backend = PostgreSQL(request.getfixturevalue("postgres_server_factory")(), "app")
+    if request.param in ("postgresql", "psycopg"):
+        backend_class = {"postgresql": PostgreSQL, "psycopg": Psycopg}[request.param]
+        backend = backend_class(request.getfixturevalue("postgres_server_factory")(), "app")
         backend.server.execute(
             f"CREATE TABLE {backend.table} (body text); GRANT ALL ON {backend.table} TO app"
         )

@@ -19,12 +19,24 @@ COLUMNS = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def client(postgres_backend: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx2.Client]:
-    """One service with a hook whose columns are of many types."""
+LIBRARIES = {
+    "asyncpg": {},
+    "psycopg": {"library": "psycopg"},
+    "psycopg, committing by hand": {"library": "psycopg", "autocommit": False},
+}
+
+
+@pytest.fixture(scope="module", params=LIBRARIES.values(), ids=LIBRARIES)
+def client(
+    request: pytest.FixtureRequest, postgres_backend: Postgres, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[httpx2.Client]:
+    """One service with a hook whose columns are of many types, with each library in turn."""
     columns = ", ".join(f"{name} {kind}" for name, kind in COLUMNS.items())
     postgres_backend.run(
         f"""
+        DROP SCHEMA IF EXISTS audit CASCADE;
+        DROP SCHEMA public CASCADE;
+        CREATE SCHEMA public;
         CREATE SCHEMA audit;
         CREATE TYPE mood AS ENUM ('calm', 'busy');
         CREATE TABLE audit.typed (serial bigserial, {columns}, extra text DEFAULT 'default');
@@ -52,7 +64,7 @@ def client(postgres_backend: Postgres, tmp_path_factory: pytest.TempPathFactory)
         to("/created", "audit.made_here", create_table=True),
     ]
     directory = tmp_path_factory.mktemp("service")
-    with Service(directory, {"events": postgres_backend.connection()}, hooks) as running:
+    with Service(directory, {"events": postgres_backend.connection(**request.param)}, hooks) as running:
         with client_of(running.url) as opened:
             yield opened
         assert running.stop() == 0

@@ -145,7 +145,7 @@ def test_a_broken_package_is_named_with_what_is_wrong(install: Install, source: 
 
 @pytest.mark.parametrize(
     ("kind", "clients"),
-    [("postgresql", ["asyncpg"]), ("sqlite", ["aiosqlite"]), ("mysql", ["asyncmy", "aiomysql"])],
+    [("postgresql", ["asyncpg", "psycopg"]), ("sqlite", ["aiosqlite"]), ("mysql", ["asyncmy", "aiomysql"])],
 )
 def test_a_missing_client_library_names_the_extra(kind: str, clients: list[str]) -> None:
     """Asked in a process in which the client library cannot be imported."""

@@ -1,165 +1,75 @@
-"""PostgreSQL on asyncpg.
+"""PostgreSQL on asyncpg, or on psycopg 3.
 
 What a reset covers, by the pool's `reset` level:
 
-    none      Nothing is sent. A connection that comes back in a transaction, or while a
-              cancelled query is being given up, is discarded. For PgBouncer in transaction
-              mode, together with `statement_cache_size=0`.
-    rollback  An open transaction is rolled back, a cancelled query is waited for; nothing
-              is sent when there is neither. Settings, locks, LISTEN and temporary tables stay.
+    none      Nothing is sent. A connection that comes back in a transaction, with another autocommit
+              than the configured one, or (asyncpg) while a cancelled query is being given up, is
+              discarded. For PgBouncer in transaction mode, together with `statement_cache_size=0`.
+    rollback  An open transaction is rolled back, a cancelled query is waited for, autocommit is set
+              back; nothing is sent when there is none of these. Settings, locks, LISTEN and temporary
+              tables stay.
     full      That, and after every lease: session authorization and role, all settings (back
               to what `server_settings` and the role say), cursors, LISTEN, advisory locks,
               cached plans, temporary tables, sequence state, statements made by SQL PREPARE,
-              callbacks of add_listener and add_log_listener. asyncpg's own prepared
+              callbacks of add_listener and add_log_listener. The library's own prepared
               statements survive. Needs plpgsql, which is in every database unless dropped.
 
-What stays at every level is what belongs to the client: type codecs, query loggers,
-termination listeners. These are what a pool's `on_connect` is for; settings that it makes
-with SET do not outlive the first full reset: give them as `server_settings`.
+What belongs to the client stays with asyncpg, at every level: type codecs, query loggers, termination
+listeners. With psycopg a full reset brings back what the pool's `on_connect` made of it: row, cursor and
+server cursor factories, adapters, handlers of notices and notifications, isolation level, read_only,
+deferrable, prepare_threshold and prepared_max. Settings that `on_connect` makes with SET do not outlive
+the first full reset: give them as `server_settings`.
 
-Broken is what asyncpg knows to be closed, and errors of classes 08, 57P and 25P03. A query
-that failed, and any error of the borrower's own, says nothing about the connection.
+A cancelled statement costs no connection while the server answers. asyncpg returns at once and gives the
+statement up in the background. psycopg waits until it has ended, for a second at most, and closes the
+connection otherwise. With psycopg a connection goes, whatever the level, that comes back with an answer
+unread (a COPY or a stream left open), in pipeline mode, inside a `transaction()` block, in a two-phase
+transaction, or with a task still on it.
+
+Broken is what the library knows to be closed (psycopg: or the kernel, which is asked), and errors of
+classes 08, 57P and 25P03. A query that failed, and any error of the borrower's own, says nothing about the
+connection.
 """
+
+from __future__ import annotations
 
 import copy
 import os
-import ssl as tls
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
 
 from millpond.driver import Verdict
 from millpond.drivers import _options as check
-from millpond.drivers._shared import (
-    Password,
-    Secrets,
-    Unfit,
-    ask,
-    chain,
-    cut,
-    outlive_fork,
-    quoted,
-    tune_socket,
-)
-from millpond.drivers._tls import BadTlsFile, TlsFiles, tls_context
+from millpond.drivers._postgresql_session import Session, Target
+from millpond.drivers._shared import Password, Secrets, Unfit, chain, quoted
+from millpond.drivers._tls import TlsFiles
 from millpond.errors import MissingExtra
 from millpond.settings import PoolSettings, ResetLevel
 
-try:
-    import asyncpg
-    from asyncpg import exceptions as pg
-except ModuleNotFoundError as missing:
-    raise MissingExtra("postgresql", needed_for="PostgreSQLDriver", module="asyncpg") from missing
+if find_spec("asyncpg") is None and find_spec("psycopg") is None:
+    raise MissingExtra("postgresql", needed_for="PostgreSQLDriver", module="asyncpg")
 
-if TYPE_CHECKING:
-    _Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    _Connection = asyncpg.Connection
-
+Library: TypeAlias = Literal["asyncpg", "psycopg"]
 SslMode: TypeAlias = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
-Session: TypeAlias = Literal["any", "read-write"]
+Access: TypeAlias = Literal["any", "read-write"]
 
 _LONGEST_IDENTIFIER: Final = 63  # NAMEDATALEN - 1, bytes
 _MOST_MILLISECONDS: Final = 2**31 - 1  # what statement_timeout can hold
 
-# DISCARD ALL would do the same and more: it also drops asyncpg's prepared statements, behind its back.
-# RESET ROLE comes after SET SESSION AUTHORIZATION, which sets the role to none whatever
-# `server_settings` says; RESET ALL does not touch the role.
-_CLEAN_SESSION: Final = """\
-CLOSE ALL;
-SET SESSION AUTHORIZATION DEFAULT;
-RESET ROLE;
-RESET ALL;
-UNLISTEN *;
-SELECT pg_catalog.pg_advisory_unlock_all();
-DISCARD PLANS;
-DISCARD TEMP;
-DISCARD SEQUENCES;
-DO $$
-DECLARE statement text;
-BEGIN
-  FOR statement IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP
-    EXECUTE pg_catalog.format('DEALLOCATE %I', statement);
-  END LOOP;
-END $$;
-"""
-
-# In recovery every transaction is read-only; the first column is there to say which of the two it is.
-_FITNESS: Final = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only')"
-
-# The connection is of no use after these, whatever asyncpg has noticed so far.
-_FATAL: Final = (
-    pg.PostgresConnectionError,
-    pg.AdminShutdownError,
-    pg.CrashShutdownError,
-    pg.CannotConnectNowError,
-    pg.DatabaseDroppedError,
-    pg.IdleSessionTimeoutError,
-    pg.IdleInTransactionSessionTimeoutError,
-    pg.ProtocolError,
-    # The server has forgotten statements that asyncpg still counts on: somebody ran DISCARD ALL.
-    pg.InvalidSQLStatementNameError,
-)
-
-# What a server, asked again, would only say again: about who we are, where to, and with which settings.
-_WRONG_CREDENTIALS: Final = pg.InvalidAuthorizationSpecificationError  # and, below it, InvalidPasswordError
-_PERMANENT: Final = (
-    pg.InvalidCatalogNameError,
-    pg.InsufficientPrivilegeError,
-    pg.UndefinedObjectError,
-    pg.InvalidParameterValueError,
-    pg.CantChangeRuntimeParamError,
-    pg.ClientConfigurationError,
-    tls.SSLCertVerificationError,
-    BadTlsFile,
-)
-
-
-class PostgreSQLConnection(_Connection):
-    """An asyncpg connection whose `reset()` leaves nothing of the last borrower behind."""
-
-    # What asyncpg's own pool uses, and its type stubs leave out.
-    _protocol: Any
-    _transport: Any
-    _pool_release_ctr: int
-
-    def get_reset_query(self) -> str:
-        """Statements that bring the session back to what it was after connecting."""
-        return _CLEAN_SESSION
-
-    @property
-    def is_cancelling(self) -> bool:
-        """A query was cancelled or timed out, and the server has not yet acknowledged it."""
-        return bool(self._protocol._is_cancelling())
-
-    @property
-    def is_unsettled(self) -> bool:
-        """There is something that a rollback has to see to before the next borrower."""
-        # _top_xact: asyncpg believes in a transaction that was ended by hand, and would open a
-        # savepoint where the next borrower asks for a transaction.
-        return self.is_cancelling or self.is_in_transaction() or self._top_xact is not None
-
-    async def settle(self) -> None:
-        """Wait for a cancelled query to end, and roll back what is open."""
-        if self.is_closed():
-            raise pg.InterfaceError("connection is closed")
-        await self._protocol._wait_for_cancellation()
-        if self.is_in_transaction():
-            await self.execute("ROLLBACK")
-        self._top_xact = None
-        # What the last borrower still has in hand (a transaction object, a cursor, a prepared
-        # statement) is refused from now on, as after a release to asyncpg's own pool.
-        self._pool_release_ctr += 1
-
-    @property
-    def wire(self) -> Any:
-        """The socket, as asyncpg's transport shows it; None when there is none."""
-        return self._transport.get_extra_info("socket")
+_CONNECTIONS: Final[Mapping[str, tuple[str, str]]] = {
+    "asyncpg": ("millpond.drivers._asyncpg", "AsyncpgConnection"),
+    "psycopg": ("millpond.drivers._psycopg", "PsycopgConnection"),
+}
 
 
 class PostgreSQLDriver:
-    """This connects to one PostgreSQL server with asyncpg.
+    """This connects to one PostgreSQL server with asyncpg or psycopg 3.
 
     Args:
+        library: `asyncpg`, or `psycopg` (extra `millpond[psycopg]`); the connections that a pool lends
+            are this library's: `asyncpg.Connection`, `psycopg.AsyncConnection`.
         host: name or address, or the directory of a Unix socket (begins with `/`).
         port: TCP port; also part of a Unix socket's name.
         database: name of the database; None: PGDATABASE, else the same as the user.
@@ -179,14 +89,18 @@ class PostgreSQLDriver:
         server_settings: more settings of the session, by name.
         statement_timeout: the longest the server lets a statement run, seconds; None: the
             server's own setting.
-        command_timeout: the longest asyncpg waits for an answer, seconds; None: no limit.
-        statement_cache_size: most prepared statements that asyncpg keeps; 0: none.
+        command_timeout: the longest asyncpg waits for an answer, seconds; None: no limit. psycopg has
+            no such limit: `statement_timeout` is the server's own.
+        statement_cache_size: most prepared statements that the library keeps; 0: none.
+        autocommit: whether each statement commits by itself, which is all that asyncpg knows.
+            psycopg's own default is not to: what a lease has not committed is rolled back at its end.
         tcp_keepalive: seconds of silence before the kernel asks whether the peer is there;
             None: never.
         tcp_user_timeout: seconds that sent bytes may stay unacknowledged; None: the kernel's limit.
 
     Raises:
         ValueError: an option has a value that it cannot have; names the option.
+        MissingExtra: the library is not installed.
     """
 
     kind: ClassVar[str] = "postgresql"
@@ -200,6 +114,7 @@ class PostgreSQLDriver:
     def __init__(
         self,
         *,
+        library: Library = "asyncpg",
         host: str = "localhost",
         port: int = 5432,
         database: str | None = None,
@@ -209,15 +124,17 @@ class PostgreSQLDriver:
         ssl_root_cert: str | None = None,
         ssl_cert: str | None = None,
         ssl_key: str | None = None,
-        session: Session = "read-write",
+        session: Access = "read-write",
         application_name: str = "millpond",
         server_settings: Mapping[str, str] | None = None,
         statement_timeout: float | None = None,
         command_timeout: float | None = None,
         statement_cache_size: int = 100,
+        autocommit: bool = True,
         tcp_keepalive: float | None = 30.0,
         tcp_user_timeout: float | None = 30.0,
     ) -> None:
+        check.one_of("library", library, get_args(Library))
         check.text("host", host, optional=False)
         if "," in host:
             raise ValueError("host: must be one host, not a list")
@@ -228,7 +145,7 @@ class PostgreSQLDriver:
         check.one_of("ssl", ssl, get_args(SslMode))
         files = TlsFiles(root_cert=ssl_root_cert, cert=ssl_cert, key=ssl_key)
         files.check(ssl)
-        check.one_of("session", session, get_args(Session))
+        check.one_of("session", session, get_args(Access))
         check.text("application_name", application_name, optional=False)
         settings = check.mapping("server_settings", server_settings, of=(str,))
         for name, option in (
@@ -244,24 +161,43 @@ class PostgreSQLDriver:
                 f"got {statement_timeout!r}"
             )
         check.seconds("command_timeout", command_timeout)
+        if library == "psycopg" and command_timeout is not None:
+            raise ValueError("command_timeout: psycopg has no such limit, use statement_timeout")
         check.whole("statement_cache_size", statement_cache_size, least=0)
+        check.flag("autocommit", autocommit)
+        if library == "asyncpg" and not autocommit:
+            raise ValueError("autocommit: asyncpg always commits by itself, use library psycopg")
         check.seconds("tcp_keepalive", tcp_keepalive)
         check.seconds("tcp_user_timeout", tcp_user_timeout)
 
-        self.host, self.port, self.database, self.user = host, port, database, user
-        self.session = session
-        self._password = password
-        self._ssl, self._ssl_files = ssl, files
-        self._server_settings = {"application_name": application_name, **settings}
-        if statement_timeout is not None:
-            self._server_settings["statement_timeout"] = str(round(statement_timeout * 1000))
-        self._command_timeout = command_timeout
-        self._statement_cache_size = statement_cache_size
-        self._keepalive, self._user_timeout = tcp_keepalive, tcp_user_timeout
-        self._reset_level: ResetLevel = "full"
         self._secrets = Secrets()
         if isinstance(password, str):
             self._secrets.add(password)
+        own_settings = {"application_name": application_name}
+        if statement_timeout is not None:
+            own_settings["statement_timeout"] = str(round(statement_timeout * 1000))
+        module, connection = _CONNECTIONS[library]
+        self._connection_class: type[Session] = getattr(import_module(module), connection)
+        self.library = library
+        self.host, self.port, self.database, self.user = host, port, database, user
+        self.session, self.autocommit = session, autocommit
+        self._target = Target(
+            host=host,
+            port=port,
+            database=database,
+            user=user,
+            password=password,
+            ssl=ssl,
+            ssl_files=files,
+            settings={**own_settings, **settings},
+            command_timeout=command_timeout,
+            statement_cache_size=statement_cache_size,
+            autocommit=autocommit,
+            keepalive=tcp_keepalive,
+            user_timeout=tcp_user_timeout,
+            secrets=self._secrets,
+        )
+        self._reset_level: ResetLevel = "full"
 
     @classmethod
     def options_from_url(cls, url: str) -> Mapping[str, Any]:
@@ -302,7 +238,7 @@ class PostgreSQLDriver:
     def redact(self, text: str) -> str:
         """`text` with the passwords masked that this driver knows, rotated ones included."""
         from_environment = Secrets()
-        if self._password is None:
+        if self._target.password is None:
             from_environment.add(os.environ.get("PGPASSWORD", ""))
         return from_environment.redact(self._secrets.redact(text))
 
@@ -311,36 +247,16 @@ class PostgreSQLDriver:
         database = f"/{self.database}" if self.database is not None else ""
         return f"<PostgreSQLDriver {user}{self.host}:{self.port}{database}>"
 
-    async def connect(self) -> PostgreSQLConnection:
-        """Open one connection.
+    # Any, because a class cannot say in its type which library an option has chosen.
+    async def connect(self) -> Any:
+        """Open one connection, of the library's own class or rather a subclass of it.
 
         Raises:
             Unfit: the server is read-only and this driver wants to write.
-            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: as asyncpg says.
+            OSError, Exception: as the library says.
         """
-        options: dict[str, Any] = {
-            "host": self.host,
-            "port": self.port,
-            "database": self.database,
-            "user": self.user,
-            "password": None if self._password is None else self._ask_password,
-            "ssl": await self._tls(),
-            "timeout": None,  # the pool sets the limit
-            "command_timeout": self._command_timeout,
-            "statement_cache_size": self._statement_cache_size,
-            "server_settings": self._server_settings,
-            "target_session_attrs": "any",  # or PGTARGETSESSIONATTRS would decide
-        }
+        conn = await self._connection_class.open(self._target)
         try:
-            conn = await asyncpg.connect(connection_class=PostgreSQLConnection, **options)
-        except OSError as error:
-            if not self.host.startswith("/") or error.errno is None or error.filename is not None:
-                raise
-            # Of a Unix socket the system does not say which.
-            raise OSError(error.errno, error.strerror, f"{self.host}/.s.PGSQL.{self.port}") from error
-        outlive_fork(conn)
-        try:
-            tune_socket(conn.wire, keepalive=self._keepalive, user_timeout=self._user_timeout)
             if self._must_write:
                 await self._check_fitness(conn)
         except BaseException:
@@ -348,51 +264,50 @@ class PostgreSQLDriver:
             raise
         return conn
 
-    async def ping(self, conn: PostgreSQLConnection) -> None:
+    async def ping(self, conn: Session) -> None:
         """Make a round trip; with `session="read-write"` it also asks whether the node may be written to.
 
-        One round trip, but two the first time on a connection, and always with
-        `statement_cache_size=0`.
+        One round trip; with asyncpg two the first time on a connection, and always with
+        `statement_cache_size=0`. It begins no transaction.
 
         Raises:
             Unfit: the node is a standby or read-only.
-            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: it is dead.
+            OSError, Exception: it is dead, as the library says.
         """
         if self._must_write:
-            row = await conn.fetchrow(_FITNESS)
-            assert row is not None  # noqa: S101 - a SELECT without FROM
-            self._require_writable(in_recovery=row[0], read_only=row[1] == "on")
+            in_recovery, read_only = await conn.fitness()
+            self._require_writable(in_recovery=in_recovery, read_only=read_only)
         else:
-            await conn.execute("SELECT 1")
+            await conn.answer()
 
-    async def reset(self, conn: PostgreSQLConnection) -> None:
+    async def reset(self, conn: Session) -> None:
         """Roll back, and at level `full` bring the session back to what it was after connecting.
 
         Raises:
-            OSError, asyncpg.PostgresError, asyncpg.InterfaceError: it could not be done; terminate it.
+            OSError, Exception: it could not be done, as the library says; terminate it.
         """
         # First, because asyncpg's own reset complains loudly about an open transaction.
         await conn.settle()
         if self._reset_level == "full":
-            await conn.reset()
+            await conn.clean()
 
-    async def close(self, conn: PostgreSQLConnection) -> None:
-        """Say goodbye and wait until the server has hung up."""
-        await conn.close()
+    async def close(self, conn: Session) -> None:
+        """Say goodbye, and with asyncpg wait until the server has hung up."""
+        await conn.hang_up()
 
-    def terminate(self, conn: PostgreSQLConnection) -> None:
+    def terminate(self, conn: Session) -> None:
         """Cut the connection at once, in whatever state it is, even when its loop is closed."""
-        cut(conn.terminate, conn._transport)
+        conn.cut_off()
 
-    def is_closed(self, conn: PostgreSQLConnection) -> bool:
-        """True when asyncpg knows it: it hears of it as soon as the peer closes."""
-        return conn.is_closed()
+    def is_closed(self, conn: Session) -> bool:
+        """True when this side knows it: asyncpg hears the peer close, for psycopg the kernel is asked."""
+        return conn.is_lost
 
-    def after_lease(self, conn: PostgreSQLConnection, error: BaseException | None) -> Verdict:
-        """Judge a connection by what asyncpg knows of it, and by what `error` and its causes say."""
+    def after_lease(self, conn: Session, error: BaseException | None) -> Verdict:
+        """Judge a connection by what is known of it, and by what `error` and its causes say."""
         if error is not None and self._must_write and self._was_demoted(conn, error):
             return Verdict.DISCARD_ALL
-        if conn.is_closed() or any(isinstance(each, _FATAL) for each in chain(error)):
+        if conn.is_lost or conn.is_unfinished or any(map(conn.is_fatal, chain(error))):
             return Verdict.DISCARD
         match self._reset_level:
             case "full":
@@ -409,36 +324,27 @@ class PostgreSQLDriver:
         Not for a full or starting server, a refused connection, or a name that does not resolve; nor
         for wrong credentials where the password is a function, which may know a newer one next time.
         """
+        session = self._connection_class
         return any(
-            isinstance(each, _PERMANENT)
-            or (isinstance(each, _WRONG_CREDENTIALS) and not callable(self._password))
+            session.is_refusal(each)
+            or (session.is_about_credentials(each) and not callable(self._target.password))
             for each in chain(error)
         )
 
-    def filenos(self, conn: PostgreSQLConnection) -> tuple[int, ...]:
+    def key_of(self, error: BaseException) -> str | None:
+        """The option that a failed connect points at; None: nobody can tell, or its type tells."""
+        return self._connection_class.key_of(error)
+
+    def filenos(self, conn: Session) -> tuple[int, ...]:
         """The socket's descriptor; empty once it is closed."""
-        wire = None if conn.is_closed() else conn.wire
-        fileno = wire.fileno() if wire is not None else -1
-        return (fileno,) if fileno >= 0 else ()
+        return conn.filenos()
 
     @property
     def _must_write(self) -> bool:
         return self.session == "read-write"
 
-    async def _ask_password(self) -> str:
-        """The password of now; asyncpg calls this at each connect and keeps only the question."""
-        assert self._password is not None  # noqa: S101 - or asyncpg were not given this function
-        return await ask(self._password, self._secrets)
-
-    async def _tls(self) -> tls.SSLContext | str | bool:
-        if self._ssl == "disable":
-            return False
-        if self._ssl == "prefer":
-            return "prefer"
-        return await tls_context(self._ssl, self._ssl_files)
-
-    async def _check_fitness(self, conn: PostgreSQLConnection) -> None:
-        reported = _reported(conn)
+    async def _check_fitness(self, conn: Session) -> None:
+        reported = conn.reported
         if reported is None:
             await self.ping(conn)
         else:
@@ -452,21 +358,13 @@ class PostgreSQLDriver:
                 "for a replica or a read-only role, set session to 'any'"
             )
 
-    def _was_demoted(self, conn: PostgreSQLConnection, error: BaseException) -> bool:
-        if not any(isinstance(each, pg.ReadOnlySQLTransactionError) for each in chain(error)):
+    def _was_demoted(self, conn: Session, error: BaseException) -> bool:
+        if not any(map(conn.is_demotion, chain(error))):
             return False
         # A borrower that writes in a transaction of its own that is READ ONLY gets the same error from a
         # healthy primary. Servers since version 14 tell us, unasked, which of the two it is.
-        reported = None if conn.is_closed() else _reported(conn)
+        reported = None if conn.is_lost else conn.reported
         return reported is None or any(reported)
-
-
-def _reported(conn: PostgreSQLConnection) -> tuple[bool, bool] | None:
-    """Whether the node is a standby, and read-only, as it last reported; None if it reports no such thing."""
-    settings = conn.get_settings()
-    standby = getattr(settings, "in_hot_standby", None)
-    read_only = getattr(settings, "default_transaction_read_only", None)
-    return None if standby is None or read_only is None else (standby == "on", read_only == "on")
 
 
 _LIBPQ_NAMES: Final[Mapping[str, str]] = {
@@ -479,8 +377,9 @@ _LIBPQ_NAMES: Final[Mapping[str, str]] = {
 }
 
 _IN_URL: Final[Mapping[str, Callable[[str], Any]]] = {
-    **dict.fromkeys(("host", "database", "user", "password", "application_name"), str),
+    **dict.fromkeys(("library", "host", "database", "user", "password", "application_name"), str),
     **dict.fromkeys(("ssl", "ssl_root_cert", "ssl_cert", "ssl_key", "session"), str),
     **dict.fromkeys(("port", "statement_cache_size"), int),
+    "autocommit": check.truth,
     **dict.fromkeys(("statement_timeout", "command_timeout", "tcp_keepalive", "tcp_user_timeout"), float),
 }

@@ -12,16 +12,16 @@ null.
 from __future__ import annotations
 
 import json
-from contextlib import suppress
-from typing import Any, Final
-
-import asyncpg
+from typing import TYPE_CHECKING, Any, Final
 
 from millpond.drivers.postgresql import PostgreSQLDriver
 from millpond.errors import describe
 from millpond.gateway.model import RowModule
 from millpond.gateway.pointer import Json, Received, source
 from millpond.gateway.refusals import Fault, NoRow, NotStored
+
+if TYPE_CHECKING:
+    from millpond.drivers._postgresql_session import Session
 
 # By SQLSTATE, the longest prefix first. Source: PostgreSQL manual, appendix A.
 _FAULTS: Final[tuple[tuple[str, Fault], ...]] = (
@@ -40,6 +40,9 @@ _FAULTS: Final[tuple[tuple[str, Fault], ...]] = (
     ("58", Fault.AWAY),  # system error
     ("P0001", Fault.UNFIT),  # raise_exception: a trigger's own refusal
 )
+_UNDEFINED_TABLE: Final = "42P01"
+# Another session has just created it: duplicate_table, duplicate_object, unique_violation.
+_ALREADY_THERE: Final = ("42P07", "42710", "23505")
 _COLUMN_TYPES: Final = {"$body": "jsonb NOT NULL", "$path": "text", "$received_at": "timestamptz NOT NULL"}
 
 
@@ -64,30 +67,38 @@ class PostgreSQLRows:
         self._insert_null = _insertion(table, columns, _with_null_bodies(model))
         self._create = _creation(table, model) if model.create_table else None
 
-    async def store(self, conn: asyncpg.Connection[Any], received: Received) -> None:
-        """Insert the row; autocommit, so that it is committed when this returns."""
+    async def store(self, conn: Session, received: Received) -> None:
+        """Insert the row, whichever library the connection is of; it is committed when this returns."""
         row, insert = self._row(received), self._insert_null if received.body is None else self._insert
         try:
-            done = await conn.execute(insert, row)
-        except asyncpg.UndefinedTableError:
-            if self._create is None:
+            stored = await conn.store(insert, row)
+        except Exception as error:
+            if self._create is None or _state(error) != _UNDEFINED_TABLE:
                 raise
+            # Without autocommit the failed statement has spoiled its transaction.
+            await conn.settle()
             await _create(conn, self._create)
-            done = await conn.execute(insert, row)
-        if not done.endswith(" 1"):
+            stored = await conn.store(insert, row)
+        if stored != 1:
             raise NoRow
 
     def explain(self, error: Exception) -> NotStored:
         """What an error of `store` means; of the server's words only those that hold no values."""
-        if isinstance(error, asyncpg.PostgresError):
-            state = error.sqlstate or ""
+        state = _state(error)
+        if state is not None:
             fault = next((fault for prefix, fault in _FAULTS if state.startswith(prefix)), Fault.MISFIT)
             if fault in (Fault.CONFLICT, Fault.UNFIT):
-                return NotStored(fault, _without_values(error))
+                return NotStored(fault, _without_values(error, state))
             return NotStored(fault, describe(error))
-        if isinstance(error, asyncpg.DataError | UnicodeError):
+        # Without the server's code it is the library's own, which are named alike.
+        names = {each.__name__ for each in type(error).__mro__}
+        if "DataError" in names or isinstance(error, UnicodeError):
             return NotStored(Fault.UNFIT, type(error).__name__)
-        if isinstance(error, asyncpg.InterfaceError | asyncpg.InternalClientError | OSError):
+        if isinstance(error, OSError) or names & {
+            "InterfaceError",
+            "InternalClientError",
+            "OperationalError",
+        }:
             return NotStored(Fault.AWAY, describe(error))
         return NotStored(Fault.MISFIT, describe(error))
 
@@ -114,11 +125,15 @@ def _with_null_bodies(model: RowModule) -> str:
     )
 
 
-async def _create(conn: asyncpg.Connection[Any], statement: str) -> None:
+async def _create(conn: Session, statement: str) -> None:
     # Another session may be creating it at this moment, which IF NOT EXISTS does not cover: it is told by
     # the name of the table, of its type or of its sequence, or by an index of the catalog.
-    with suppress(asyncpg.DuplicateTableError, asyncpg.DuplicateObjectError, asyncpg.UniqueViolationError):
-        await conn.execute(statement)
+    try:
+        await conn.run(statement)
+    except Exception as error:
+        if _state(error) not in _ALREADY_THERE:
+            raise
+        await conn.settle()
 
 
 def _creation(table: str, model: RowModule) -> str:
@@ -139,11 +154,18 @@ def _quoted(key: str, *names: str) -> str:
         ) from None
 
 
-def _without_values(error: asyncpg.PostgresError) -> str:
+def _state(error: Exception) -> str | None:
+    """The server's code for an error; None: it is not the server's."""
+    state: str | None = getattr(error, "sqlstate", None)
+    return state
+
+
+def _without_values(error: Exception, state: str) -> str:
     """What kind of error, and of which constraint and column; the server's own sentence may quote values."""
+    told_by: Any = getattr(error, "diag", error)  # where psycopg keeps what the server said
     facts = [
         f"{fact} {name!r}"
         for fact in ("constraint", "column")
-        if (name := getattr(error, f"{fact}_name", None)) is not None
+        if (name := getattr(told_by, f"{fact}_name", None)) is not None
     ]
-    return ", ".join([f"{type(error).__name__} ({error.sqlstate})", *facts])
+    return ", ".join([f"{type(error).__name__} ({state})", *facts])
