@@ -25,6 +25,9 @@ Install = Callable[..., None]
 SECRET = "Xq7vPlantedGrain"
 GOOD: Mapping[str, dict[str, Any]] = {
     "postgresql": {"type": "postgresql", "host": "db", "user": "miller", "password": "grain"},
+    "mysql": {"type": "mysql", "host": "db", "user": "miller", "password": "grain"},
+    "redis": {"type": "redis", "host": "db", "user": "miller", "password": "grain"},
+    "grpc": {"type": "grpc", "host": "db"},
     "sqlite": {"type": "sqlite", "database": "mill.db"},
 }
 # What somebody may write where something else belongs; each holds the secret.
