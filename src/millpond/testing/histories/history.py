@@ -312,7 +312,8 @@ class History:
         for pool in self.running():
             status = pool.status()
             # Without a connection a pool is as well as its last attempt; nobody may have needed another.
-            unused = not status.total and not pool.settings.min_size
+            has_no_place = self.allowance is not None and self.allowance.free <= 0
+            unused = not status.total and (not pool.settings.min_size or has_no_place)
             is_well = status.healthy or (unused and status.breaker is BreakerState.CLOSED)
             if status.busy or status.waiting or not is_well:
                 raise HistoryFailure(f"long after the trouble: {status}")
