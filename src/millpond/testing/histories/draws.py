@@ -51,6 +51,11 @@ def settings(rng: random.Random, *, leases: int) -> PoolSettings:
     )  # fmt: skip
 
 
+def plain(settings: PoolSettings) -> PoolSettings:
+    """The same, without what closes the short way of leases for good."""
+    return settings.changed(max_idle=None, leak_detection_threshold=None)
+
+
 def other_settings(rng: random.Random, old: PoolSettings) -> PoolSettings:
     """A few other values for a pool that runs; what needs a new pool may be among them."""
     new = settings(rng, leases=old.max_leases_per_connection)

@@ -36,6 +36,8 @@ Pool = ConnectionPool[Any]
 
 OPERATIONS: Final = 200
 """How many operations a history has at least: acquires, releases, cancellations, troubles."""
+PLAIN: Final = 0.3
+"""What part of all histories is plain."""
 PATIENCE_S: Final = 60.0
 """How long (virtual seconds) after the trouble everybody must have been served."""
 
@@ -68,6 +70,8 @@ class History:
         rng: draws what happens.
         operations: how many there have been.
         is_rough: borrowers make mistakes.
+        is_plain: whose pools need to tell, count or ask nobody, as most pools in the world: nearly all their
+            leases take the short way.
         is_over: borrowers come no more.
         pools, backends: the world; the pools of the past as well.
         detached: connections that borrowers took out of their pools.
@@ -88,13 +92,15 @@ class History:
         self.complaints: list[str] = []
         self.pools: list[Pool] = []
         self.active: list[Pool] = []
-        self.leases = rng.choice((1, 1, 1, 3))
+        self.is_plain = random.Random(f"is history {seed} plain?").random() < PLAIN
+        self.leases = 1 if self.is_plain else rng.choice((1, 1, 1, 3))
         count = rng.choice((1, 1, 1, 2, 3))
         self.limit = rng.randrange(1, 6)
-        self.allowance = Allowance(self.limit) if count > 1 or rng.random() < 0.3 else None
+        has_company = not self.is_plain and (count > 1 or rng.random() < 0.3)
+        self.allowance = Allowance(self.limit) if has_company else None
         self.backends = [self._backend(number) for number in range(rng.choice((1, count)))]
         for number in range(count):
-            self.new_pool(self.backends[number % len(self.backends)], draws.settings(rng, leases=self.leases))
+            self.new_pool(self.backends[number % len(self.backends)], self._settings())
         self.troubles = Troubles(self)
 
     # -- the world -------------------------------------------------------------------------------------
@@ -105,9 +111,19 @@ class History:
             seed=self.seed + number, latency=rng.choice((0.0, 0.001, 0.01)), max_borrowers=self.leases,
             remember=40,
         )  # fmt: skip
-        backend.clean_verdict = rng.choice((Verdict.KEEP, Verdict.KEEP, Verdict.RESET))
+        verdicts = (Verdict.KEEP, Verdict.KEEP, Verdict.KEEP if self.is_plain else Verdict.RESET)
+        backend.clean_verdict = rng.choice(verdicts)
         backend.unread_verdict = rng.choice((Verdict.DISCARD, Verdict.RESET))
         return backend
+
+    def _settings(self) -> PoolSettings:
+        settings = draws.settings(self.rng, leases=self.leases)
+        return draws.plain(settings) if self.is_plain else settings
+
+    def other_settings(self, old: PoolSettings) -> PoolSettings:
+        """A few other values for a pool that runs."""
+        settings = draws.other_settings(self.rng, old)
+        return draws.plain(settings) if self.is_plain else settings
 
     def new_pool(self, backend: ScriptedBackend, settings: PoolSettings) -> Pool:
         """Another pool joins."""
@@ -120,7 +136,7 @@ class History:
         self.pools.append(pool)
         self.active.append(pool)
         self.auditor.add(pool)
-        if (listener := self._listener(pool)) is not None:
+        if not self.is_plain and (listener := self._listener(pool)) is not None:
             pool.add_listener(listener)
         return pool
 
@@ -198,7 +214,7 @@ class History:
         elif len(self.pools) < 5 and old in self.active:
             driver = old.driver
             assert isinstance(driver, ScriptedDriver)  # noqa: S101 - new_pool made it
-            heir = self.new_pool(driver.backend, draws.settings(self.rng, leases=self.leases))
+            heir = self.new_pool(driver.backend, self._settings())
             if self.rng.random() < 0.5:
                 self.active.remove(old)
                 old._hand_over_waiters(heir)

@@ -143,7 +143,7 @@ class Troubles:
     def apply(self) -> None:
         """Other settings."""
         pool = self._pool()
-        pool.apply(draws.other_settings(self.rng, pool.settings))
+        pool.apply(self.history.other_settings(pool.settings))
 
     def clear(self) -> None:
         """A new generation."""
