@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
-import asyncpg
 import pytest
 
 from millpond.driver import Verdict
@@ -39,36 +38,41 @@ class Standby(PostgresServer):
 
 
 @pytest.fixture(scope="module")
-def standby(postgres_template: PostgresTemplate) -> Iterator[PostgreSQL]:
-    """A backend that is a real hot standby."""
+def standby_server(postgres_template: PostgresTemplate) -> Iterator[PostgresServer]:
+    """A real hot standby."""
     with PostgresServer(postgres_template) as primary:
         primary.stop()
         server = Standby(postgres_template)
         server.primary = primary
         with server:
-            yield PostgreSQL(server, "app")
+            yield server
 
 
 @pytest.fixture
-def demotable(postgres_server_factory: Callable[..., PostgresServer]) -> PostgreSQL:
-    """A primary that may be made read-only."""
-    backend = PostgreSQL(postgres_server_factory(), "app")
+def standby(standby_server: PostgresServer, either: PostgreSQL) -> PostgreSQL:
+    """A backend that is a standby, with each library in turn."""
+    return type(either)(standby_server, "app")
+
+
+@pytest.fixture
+def demotable(postgres_server_factory: Callable[..., PostgresServer], either: PostgreSQL) -> PostgreSQL:
+    """A primary that may be made read-only, with each library in turn."""
+    backend = type(either)(postgres_server_factory(), "app")
     backend.server.execute(f"CREATE TABLE {backend.table} (body text); GRANT ALL ON {backend.table} TO app")
     return backend
 
 
 async def demote(backend: PostgreSQL, conn: Any) -> None:
     """Make the node read-only, and return when this session has heard of it."""
-    backend.server.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-    backend.server.execute("SELECT pg_reload_conf()")
-    while await conn.fetchval("SHOW default_transaction_read_only") != "on":
+    backend.demote()
+    while await backend.value(conn, "SHOW default_transaction_read_only") != "on":
         pass
 
 
 async def refused_write(backend: PostgreSQL, conn: Any) -> Exception:
     """The error that a write ends with."""
-    with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
-        await conn.execute(f"INSERT INTO {backend.table} VALUES ('lost')")
+    with pytest.raises(backend.errors, match="read-only") as caught:
+        await backend.run(conn, f"INSERT INTO {backend.table} VALUES ('lost')")
     return caught.value
 
 
@@ -89,8 +93,8 @@ async def test_a_standby_serves_whoever_takes_what_there_is(standby: PostgreSQL,
     conn = await opened(driver)
     await driver.ping(conn)
 
-    with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
-        await conn.execute("CREATE TABLE x ()")
+    with pytest.raises(standby.errors, match="read-only") as caught:
+        await standby.run(conn, "CREATE TABLE x ()")
     verdict = driver.after_lease(conn, caught.value)
     await driver.reset(conn)
 
@@ -118,8 +122,8 @@ async def test_the_first_write_after_a_demotion_tells(demotable: PostgreSQL, ope
 
     while True:  # each session hears of it in its own time
         try:
-            await conn.execute(f"INSERT INTO {demotable.table} VALUES ('still a primary')")
-        except asyncpg.ReadOnlySQLTransactionError as error:
+            await demotable.run(conn, f"INSERT INTO {demotable.table} VALUES ('still a primary')")
+        except demotable.errors as error:
             refusal = error
             break
 
@@ -162,27 +166,32 @@ async def test_a_demoted_node_fails_the_ping(demotable: PostgreSQL, opened: Open
 
 
 async def test_a_borrowers_own_read_only_transaction_condemns_nothing(
-    postgresql: PostgreSQL, opened: Opened
+    either: PostgreSQL, opened: Opened
 ) -> None:
     """A mistake in one handler must not empty the pool of a healthy primary each time."""
-    driver = postgresql.driver()
+    driver = either.driver()
     conn = await opened(driver)
 
-    with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
-        async with conn.transaction(readonly=True):
-            await conn.execute(f"INSERT INTO {postgresql.table} VALUES ('mistake')")
+    async def write() -> None:
+        async with conn.transaction():
+            await either.run(conn, "SET TRANSACTION READ ONLY")
+            await either.run(conn, f"INSERT INTO {either.table} VALUES ('mistake')")
+
+    with pytest.raises(either.errors, match="read-only") as caught:
+        await write()
 
     assert driver.after_lease(conn, caught.value) is Verdict.RESET
 
 
 async def test_a_ping_costs_no_prepared_statement_where_there_are_none(
-    postgresql: PostgreSQL, opened: Opened
+    either: PostgreSQL, opened: Opened
 ) -> None:
     """Behind a pooler that knows no prepared statements, the ping works all the same."""
-    driver = postgresql.driver(statement_cache_size=0)
+    driver = either.driver(statement_cache_size=0)
     conn = await opened(driver)
 
-    await driver.ping(conn)
-    await driver.ping(conn)
+    for _ in range(10):
+        await driver.ping(conn)
+        await either.ask(conn, 1)
 
-    assert await conn.fetchval("SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0
+    assert await either.value(conn, "SELECT count(*) FROM pg_prepared_statements WHERE name <> ''") == 0

@@ -47,45 +47,43 @@ LEAKS = {
 
 @pytest.mark.parametrize("name", LEAKS)
 async def test_a_full_reset_leaves_nothing_of_the_last_borrower(
-    postgresql: PostgreSQL, opened: Opened, name: str
+    either: PostgreSQL, opened: Opened, name: str
 ) -> None:
     """The next borrower finds the session as it was after connecting."""
     leak = LEAKS[name]
-    driver = postgresql.administrator(statement_timeout=20.0, server_settings={"work_mem": "5MB"})
+    driver = either.administrator(statement_timeout=20.0, server_settings={"work_mem": "5MB"})
     conn = await opened(driver)
-    before = await conn.fetchval(leak.question)
+    before = await either.value(conn, leak.question)
 
-    await conn.execute(leak.deed)
-    meanwhile = await conn.fetchval(leak.question)
+    await either.run(conn, leak.deed)
+    meanwhile = await either.value(conn, leak.question)
     await driver.reset(conn)
 
     assert meanwhile != before
-    assert await conn.fetchval(leak.question) == before
+    assert await either.value(conn, leak.question) == before
 
 
-async def test_a_full_reset_forgets_the_last_value_of_a_sequence(
-    postgresql: PostgreSQL, opened: Opened
-) -> None:
+async def test_a_full_reset_forgets_the_last_value_of_a_sequence(either: PostgreSQL, opened: Opened) -> None:
     """lastval() would tell the next borrower which row the last one wrote."""
-    driver = postgresql.driver()
+    driver = either.driver()
     conn = await opened(driver)
-    await conn.execute("CREATE TEMP SEQUENCE numbers; SELECT nextval('numbers')")
+    await either.run(conn, "CREATE TEMP SEQUENCE numbers; SELECT nextval('numbers')")
 
     await driver.reset(conn)
 
-    with pytest.raises(asyncpg.ObjectNotInPrerequisiteStateError):
-        await conn.fetchval("SELECT lastval()")
+    with pytest.raises(either.errors, match="not yet defined"):
+        await either.value(conn, "SELECT lastval()")
 
 
-async def test_a_full_reset_comes_back_to_the_configured_role(postgresql: PostgreSQL, opened: Opened) -> None:
+async def test_a_full_reset_comes_back_to_the_configured_role(either: PostgreSQL, opened: Opened) -> None:
     """A role from the configuration is part of the clean session."""
-    driver = postgresql.administrator(server_settings={"role": "app"})
+    driver = either.administrator(server_settings={"role": "app"})
     conn = await opened(driver)
 
-    await conn.execute("RESET SESSION AUTHORIZATION; SET ROLE pg_read_all_data")
+    await either.run(conn, "RESET SESSION AUTHORIZATION; SET ROLE pg_read_all_data")
     await driver.reset(conn)
 
-    assert await conn.fetchval("SELECT current_user") == "app"
+    assert await either.value(conn, "SELECT current_user") == "app"
 
 
 async def test_a_full_reset_keeps_what_asyncpg_has_prepared(postgresql: PostgreSQL, opened: Opened) -> None:
@@ -120,48 +118,46 @@ async def test_a_full_reset_removes_listeners(postgresql: PostgreSQL, opened: Op
     assert heard == []
 
 
-async def test_the_rollback_level_keeps_settings(postgresql: PostgreSQL, opened: Opened) -> None:
+async def test_the_rollback_level_keeps_settings(either: PostgreSQL, opened: Opened) -> None:
     """Who chooses it is told so: it ends transactions and nothing else."""
-    driver = postgresql.at_level("rollback")
+    driver = either.at_level("rollback")
     conn = await opened(driver)
-    await conn.execute("SET work_mem = '9MB'")
-    await postgresql.begin(conn)
+    await either.run(conn, "SET work_mem = '9MB'")
+    await either.begin(conn)
 
     await driver.reset(conn)
 
-    assert await conn.fetchval("SHOW work_mem") == "9MB"
-    assert not conn.is_in_transaction()
+    assert await either.value(conn, "SHOW work_mem") == "9MB"
+    assert not either.is_in_transaction(conn)
 
 
 async def test_the_rollback_level_sends_nothing_when_there_is_nothing_to_do(
-    postgresql: PostgreSQL, opened: Opened
+    either: PostgreSQL, opened: Opened
 ) -> None:
     """A clean session goes straight to the next borrower."""
-    driver = postgresql.at_level("rollback")
+    driver = either.at_level("rollback")
     conn = await opened(driver)
 
     async with conn.transaction():
-        await conn.execute(f"INSERT INTO {postgresql.table} VALUES ('kept')")
+        await either.run(conn, f"INSERT INTO {either.table} VALUES ('kept')")
 
     assert driver.after_lease(conn, None) is Verdict.KEEP
 
 
 @pytest.mark.parametrize("level", ["rollback", "full"])
-async def test_a_failed_transaction_is_rolled_back(
-    postgresql: PostgreSQL, opened: Opened, level: Any
-) -> None:
+async def test_a_failed_transaction_is_rolled_back(either: PostgreSQL, opened: Opened, level: Any) -> None:
     """PostgreSQL refuses everything but a rollback then."""
-    driver = postgresql.at_level(level)
+    driver = either.at_level(level)
     conn = await opened(driver)
-    await postgresql.begin(conn)
+    await either.begin(conn)
 
-    with pytest.raises(asyncpg.UndefinedTableError) as caught:
-        await postgresql.fail(conn)
+    with pytest.raises(either.errors, match="does not exist") as caught:
+        await either.fail(conn)
     verdict = driver.after_lease(conn, caught.value)
     await driver.reset(conn)
 
     assert verdict is Verdict.RESET
-    assert await postgresql.rows(conn) == 0
+    assert await either.rows(conn) == 0
 
 
 @pytest.mark.parametrize("level", ["rollback", "full"])
@@ -217,25 +213,23 @@ async def test_a_statement_that_timed_out_is_waited_for(
     assert await postgresql.ask(conn, 5) == 5
 
 
-async def test_the_servers_statement_timeout_holds(postgresql: PostgreSQL, opened: Opened) -> None:
+async def test_the_servers_statement_timeout_holds(either: PostgreSQL, opened: Opened) -> None:
     """The server ends a statement by itself; the connection lives."""
-    driver = postgresql.driver(statement_timeout=0.05)
+    driver = either.driver(statement_timeout=0.05)
     conn = await opened(driver)
 
-    with pytest.raises(asyncpg.QueryCanceledError) as caught:
-        await conn.execute("SELECT pg_sleep(30)")
+    with pytest.raises(either.errors, match="statement timeout") as caught:
+        await either.run(conn, "SELECT pg_sleep(30)")
 
     assert driver.after_lease(conn, caught.value) is Verdict.RESET
 
 
-async def test_a_session_killed_while_idle_is_known_to_be_gone(
-    postgresql: PostgreSQL, opened: Opened
-) -> None:
-    """Without any traffic: asyncpg hears the server hang up."""
-    driver = postgresql.driver()
+async def test_a_session_killed_while_idle_is_known_to_be_gone(either: PostgreSQL, opened: Opened) -> None:
+    """Without any traffic: asyncpg hears the server hang up, for psycopg the kernel is asked."""
+    driver = either.driver()
     conn = await opened(driver)
 
-    postgresql.server.execute(f"SELECT pg_terminate_backend({conn.get_server_pid()})")
+    await either.end(conn)
 
     async def is_closed() -> bool:
         return driver.is_closed(conn)
@@ -245,17 +239,17 @@ async def test_a_session_killed_while_idle_is_known_to_be_gone(
 
 
 async def test_a_session_killed_in_the_middle_of_a_statement_is_discarded(
-    postgresql: PostgreSQL, opened: Opened
+    either: PostgreSQL, opened: Opened
 ) -> None:
     """The borrower gets the error, the pool gets rid of the connection."""
-    driver = postgresql.driver()
+    driver = either.driver()
     conn = await opened(driver)
-    task = await postgresql.start_slow(conn)
+    task = await either.start_slow(conn)
 
-    postgresql.server.execute(f"SELECT pg_terminate_backend({conn.get_server_pid()})")
+    await either.end(conn)
     (error,) = await asyncio.wait_for(asyncio.gather(task, return_exceptions=True), 5.0)
 
-    assert isinstance(error, asyncpg.PostgresConnectionError)
+    assert isinstance(error, either.errors)
     assert driver.after_lease(conn, error) is Verdict.DISCARD
 
 
