@@ -40,7 +40,7 @@ async def test_a_storm_of_cancellations_through_the_pool(either: PostgreSQL, rec
         while counted["cancelled"] < CANCELLATIONS:
             counted["borrowers"] += 1
             task = asyncio.create_task(borrow(counted["borrowers"] * 10))
-            for _ in range(draw.randrange(300)):
+            for _ in range(draw.randrange(150)):
                 await asyncio.sleep(0)
             task.cancel()
             (outcome,) = await asyncio.gather(task, return_exceptions=True)
