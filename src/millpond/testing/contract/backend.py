@@ -82,7 +82,10 @@ class Backend(abc.ABC):
 
     @abc.abstractmethod
     async def sessions(self) -> int:
-        """How many sessions of this test's the backend sees. Ask the backend, not the driver."""
+        """How many sessions of this test's the backend sees.
+
+        Ask the backend, not the driver; and cheaply, for this is asked again and again.
+        """
 
     # For a RemoteContract.
 

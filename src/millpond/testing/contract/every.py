@@ -8,6 +8,7 @@ import gc
 import inspect
 import random
 import time
+import warnings
 from collections.abc import Coroutine
 from typing import Any, Final
 
@@ -181,8 +182,11 @@ class DriverContract(Contract):
         self._after_the_loop(driver, interrupted, opened, "on a closed event loop, a request under way")
 
     def _after_the_loop(self, driver: Any, leave_open: Any, opened: list[Any], when: str) -> None:
-        with asyncio.Runner(loop_factory=self.new_loop) as runner:
-            runner.run(leave_open())
+        with warnings.catch_warnings():
+            # uvloop warns of what is left open, and never ends closing where warnings are errors.
+            warnings.simplefilter("ignore", ResourceWarning)
+            with asyncio.Runner(loop_factory=self.new_loop) as runner:
+                runner.run(leave_open())
         with asyncio.Runner(loop_factory=self.new_loop) as runner:
             # Here and not outside: an unclosed socket would be closed by the collector.
             self.terminated(driver, opened.pop(), when)
