@@ -1,5 +1,6 @@
 """Every operation, struck at every point at which it waits, in every situation: nothing is lost."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
 
@@ -13,6 +14,8 @@ from tests.kernel.sweeps import Play, sweep
 
 OTHERS = [strike for strike in STRIKES if strike is not Cancel]
 SHARE = 8  # of the situations, one in so many is played with each strike but the plain one
+
+EAGER_SHARE = 16  # the same, where tasks start eagerly
 
 _points: Counter[str] = Counter()
 
@@ -55,3 +58,17 @@ def test_ended_at_any_point_in_other_ways(operation: Operation) -> None:
     _points.update(hits)
 
     assert hits.total() >= SHARE
+
+
+if hasattr(asyncio, "eager_task_factory"):  # since Python 3.12
+
+    @pytest.mark.parametrize("operation", OPERATIONS, ids=named)
+    def test_ended_at_any_point_where_tasks_start_eagerly(operation: Operation) -> None:
+        """A borrower runs inside of whoever makes its task: nothing is different."""
+        fitting = [situation for situation in SITUATIONS if operation.fits(situation)]
+        hits = 0
+        for at, strike in enumerate(STRIKES, start=OPERATIONS.index(operation)):
+            for situation in fitting[at % EAGER_SHARE :: EAGER_SHARE]:
+                hits += sweep(Play(operation, situation, strike, behind=2), asyncio.eager_task_factory)
+
+        assert hits >= 1

@@ -254,6 +254,9 @@ class Ledger:
             == self.closed.total() + sum(1 for slot in self.slots.values() if slot.conn is not None),
             "queued requests = their outcomes": self.queued == outcomes,
             "idle ones are not doomed": all(slot.doom is None for slot in self.idle),
+            "objects are known while they are lent or kept": all(
+                slot.leases or slot.number in self.slots for slot in self.by_id.values()
+            ),
             "waiting is counted right": sum(1 for _ in self.waiters) == self.waiters.live,
             "places of the allowance": self.allowance is None
             or self.allowance.held_by(self._member) == len(self.slots),

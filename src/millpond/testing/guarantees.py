@@ -470,10 +470,13 @@ def _one_at_a_time_while_failing(watch: PoolWatch, auditor: Auditor) -> bool:
 @_check(POOL_AFTER_A_STEP, 9)
 def _the_breaker_opens(watch: PoolWatch, auditor: Auditor) -> bool:
     """After failure_threshold failures in a row the breaker is open."""
-    threshold = watch.facts.settings.failure_threshold
-    if threshold is None or watch.failures == watch.failures_before or watch.facts.opened > watch.was.opened:
+    # One that was lowered in this very step, by a listener, counts from the next failure on.
+    thresholds = [settings.failure_threshold for settings in (watch.was.settings, watch.facts.settings)]
+    if watch.failures == watch.failures_before or watch.facts.opened > watch.was.opened:
         return True
-    return watch.failures_in_row < threshold or watch.breaker is BreakerState.OPEN
+    return watch.breaker is BreakerState.OPEN or any(
+        threshold is None or watch.failures_in_row < threshold for threshold in thresholds
+    )
 
 
 @_check(POOL_AFTER_A_STEP, 9)

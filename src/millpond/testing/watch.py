@@ -382,7 +382,9 @@ class BackendWatch:
         new = count - self._detachments.get(id(watch), 0)
         self._detachments[id(watch)] = count
         if new:
-            self.detached += [slot.conn for slot in watch.gone if slot.conn.ending is Ending.OPEN][:new]
+            self.detached += [
+                slot.conn for slot in watch.gone if slot.conn is not None and slot.conn.ending is Ending.OPEN
+            ][:new]
         self.detached = [conn for conn in self.detached if conn.ending is Ending.OPEN]
 
     @property
