@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from millpond.drivers import mysql
+from millpond.drivers import mysql, postgresql
 from millpond.drivers.kinds import Kinds
 
 ROOT = Path(__file__).parents[2]
@@ -72,4 +72,5 @@ def test_every_kind_and_library_has_a_row() -> None:
     shown = {(re.findall(r"`([^`]+)`", row[0])[0], re.split(r"\W", row[1])[0]) for row in ROWS}
 
     assert set(Kinds().names) <= {kind for kind, _ in shown}
-    assert {("mysql", library) for library in get_args(mysql.Library)} <= shown
+    for kind, libraries in (("mysql", mysql.Library), ("postgresql", postgresql.Library)):
+        assert {(kind, library) for library in get_args(libraries)} <= shown

@@ -145,11 +145,21 @@ FAULTS = {
     ],
     Promise.CLEAN: [
         (
+            broken.FullResetOnlyRollsBack,
+            "a_pool_hands_on_what_is_clean_to_its_reset_level",
+            "in a pool: 'something', after connecting: ''",
+        ),
+        (
             broken.FullResetOnlyRollsBack, "a_full_reset_leaves_nothing_of_the_last_borrower",
             "after the first lease: 'something', after connecting: ''",
         ),
     ],
     Promise.TRANSACTION: [
+        (
+            broken.LevelNoneKeepsATransaction,
+            "a_pool_hands_on_what_is_clean_to_its_reset_level",
+            "in a pool with reset 'none' the next borrower sees 1 rows",
+        ),
         (broken.ResetLeavesTheTransaction, "a_reset_rolls_back", "1 rows that nobody committed"),
         (
             broken.LevelNoneKeepsATransaction, "an_open_transaction_never_reaches_the_next_borrower",

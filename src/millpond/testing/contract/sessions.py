@@ -170,6 +170,24 @@ class SessionContract(Contract):
             async with pool.acquire() as conn:
                 await self._no_rows(conn, "after a borrower that was cancelled in a transaction")
 
+    @in_a_loop
+    async def test_a_pool_hands_on_what_is_clean_to_its_reset_level(self) -> None:
+        """No transaction of another at any level, nothing of another's session at `full`."""
+        for level in LEVELS:
+            async with self.pool(self.backend.driver(), max_size=1, reset=level) as pool:
+                async with pool.acquire() as conn:
+                    before = await self.backend.state(conn)
+                    await self.backend.begin(conn)
+                async with pool.acquire() as conn:
+                    await self._no_rows(conn, f"in a pool with reset {level!r}")
+                    if level != "full":
+                        continue
+                    await self.backend.change(conn)
+                async with pool.acquire() as conn:
+                    after = await self.backend.state(conn)
+                if after != before:
+                    raise Promise.CLEAN.broken(f"in a pool: {after!r}, after connecting: {before!r}")
+
     async def _write(self, conn: Any, number: int) -> None:
         await self.backend.begin(conn)
         answer = await self.backend.ask(conn, number)
