@@ -169,7 +169,7 @@ async def test_files_that_do_not_fit_each_other_change_nothing(
             ({"reload_webhooks": False}, "is used by hook /events"),
         ):
             answer = httpx.post(f"{service.url}/admin/reload-config", headers=ADMIN, json=wanted)
-            assert answer.status_code == 422
+            assert answer.status_code == 409
             assert words in answer.json()["problems"][0]
         assert post(service, "/events") == 201
 

@@ -84,14 +84,14 @@ def test_validating_changes_nothing(client: TestClient, connections_file: Writte
 def test_a_file_that_cannot_be_used_changes_nothing_and_is_told(
     client: TestClient, connections_file: Written, content: str | None
 ) -> None:
-    """422, one line for each fault; it stands in the status until a reload ends well."""
+    """409, one line for each fault; it stands in the status until a reload ends well."""
     path = connections_file()
     path.unlink() if content is None else path.write_text(content)
 
     answer = reload(client)
     status = client.get("/admin/config-status").json()
 
-    assert answer.status_code == 422
+    assert answer.status_code == 409
     assert answer.json()["problems"]
     assert "connections.json" in answer.json()["problems"][0]
     assert "planted-secret" not in answer.text
@@ -130,12 +130,12 @@ def test_the_status_of_the_configuration_names_its_files(client: TestClient) -> 
 
 
 def test_an_application_without_a_file_has_nothing_to_reload() -> None:
-    """409 says so."""
+    """404 says so."""
     app = FastAPI(lifespan=lifespan(lambda: ConnectionPoolRegistry()))
     app.include_router(admin_router(environ={"CONFIG_RELOAD_ADMIN_TOKEN": TOKEN}))
     with TestClient(app, headers=ALLOWED) as client:
-        assert reload(client).status_code == 409
-        assert client.get("/admin/config-status").status_code == 409
+        assert reload(client).status_code == 404
+        assert client.get("/admin/config-status").status_code == 404
 
 
 def test_a_pool_is_resized_cleared_paused_drained_and_resumed(client: TestClient) -> None:
@@ -156,7 +156,7 @@ def test_a_pool_is_resized_cleared_paused_drained_and_resumed(client: TestClient
     ("path", "body"),
     [
         ("resize", {"max_size": 0}), ("resize", {"max_size": "7"}), ("resize", {"size": 7}), ("resize", None),
-        ("resize", {"min_size": 5}), ("clear", {"spread": -1}), ("pause", {"mode": "never"}),
+        ("clear", {"spread": -1}), ("pause", {"mode": "never"}),
         ("drain", {"timeout": 1e9}),
     ],
 )  # fmt: skip
@@ -167,6 +167,21 @@ def test_what_makes_no_sense_is_422(client: TestClient, path: str, body: Any) ->
     assert answer.status_code == 422
     assert client.get("/admin/status").json()["active"][0]["pool"]["max_size"] == 2
     assert client.get("/use").json() == 1
+
+
+def test_sizes_that_do_not_fit_each_other_are_409(client: TestClient) -> None:
+    """What stays decides, not what was asked."""
+    answer = client.post("/admin/pools/events/resize", json={"min_size": 5})
+
+    assert answer.status_code == 409
+    assert "min_size" in answer.json()["detail"]
+
+
+def test_nothing_of_a_body_is_read_without_the_token(client: TestClient) -> None:
+    """Not even to say that it is no JSON."""
+    wrong = {"Authorization": "Bearer wrong", "Content-Type": "application/json"}
+
+    assert client.post("/admin/reload-config", content=b"\x00", headers=wrong).status_code == 401
 
 
 @pytest.mark.parametrize("what", ["resize", "clear", "pause", "resume", "drain"])

@@ -10,11 +10,12 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
@@ -67,13 +68,17 @@ def admin_router(
         variable: the name under which it is looked up.
     """
     source = os.environ if environ is None else environ
-    guard = Depends(_guard(lambda: _token(source, variable)))
-    router = APIRouter(prefix=prefix, tags=["admin"], dependencies=[guard])
+    guard = _guard(lambda: _token(source, variable))
+    router = APIRouter(
+        prefix=prefix, tags=["admin"], dependencies=[Depends(_bearer)], route_class=_guarded_by(guard)
+    )
     refusals: dict[int | str, dict[str, Any]] = {
+        400: {"description": "The body cannot be read."},
         401: {"description": "The bearer token is missing or wrong."},
         403: {"description": "No admin token is configured: the admin API is off."},
         429: {"description": "Too many wrong tokens from this address."},
     }
+    without_file = {**refusals, 404: {"description": "The configuration did not come from a file."}}
     of_a_name = {**refusals, 404: {"description": "There is no connection, or no version, of this name."}}
 
     @router.get("/status", response_model=AdminStatus, responses=refusals)
@@ -81,7 +86,7 @@ def admin_router(
         """Every pool: its version, state, numbers and leases; from memory, asks no backend."""
         return AdminStatus.model_validate(registry_of(request).status().as_dict())
 
-    @router.get("/config-status", response_model=ConfigStatus, responses=refusals)
+    @router.get("/config-status", response_model=ConfigStatus, responses=without_file)
     async def config_status(request: Request) -> Any:
         """Where the configuration comes from, and what came of the latest reload."""
         return _reloader_of(request).status().as_dict()
@@ -89,7 +94,7 @@ def admin_router(
     @router.post(
         "/reload-config",
         response_model=ReloadReport,
-        responses={**refusals, 422: {"model": ReloadReport, "description": "A file cannot be used."}},
+        responses={**without_file, 409: {"model": ReloadReport, "description": "A file cannot be used."}},
     )
     async def reload_config(request: Request, response: Response, wanted: ReloadRequest | None = None) -> Any:
         """Read the files again and take over what they say while requests are served."""
@@ -101,10 +106,14 @@ def admin_router(
             validate_only=wanted.validate_only,
         )
         if outcome.reloaded.problems:
-            response.status_code = 422
+            response.status_code = 409
         return outcome.as_dict()
 
-    @router.post("/pools/{name}/resize", response_model=PoolReport, responses=of_a_name)
+    @router.post(
+        "/pools/{name}/resize",
+        response_model=PoolReport,
+        responses={**of_a_name, 409: {"description": "It does not fit the sizes that stay."}},
+    )
     async def resize(request: Request, name: str, sizes: Resize) -> Any:
         """Change the sizes of a running pool; the next reload puts right what the file says otherwise."""
         handle = _handle(request, name)
@@ -112,7 +121,7 @@ def admin_router(
         try:
             handle.resize(**given)
         except InvalidSettings as error:
-            raise HTTPException(422, f"{error.field} does not fit the other sizes") from None
+            raise HTTPException(409, f"{error.field} does not fit the other sizes") from None
         return _report(request, name)
 
     @router.post("/pools/{name}/clear", response_model=PoolReport, responses=of_a_name)
@@ -184,7 +193,7 @@ def _reloader_of(request: Request) -> Reloader:
     if not isinstance(getattr(state, "reloader", None), Reloader):
         registry = registry_of(request)
         if registry.path is None:
-            raise HTTPException(409, "The configuration did not come from a file.")
+            raise HTTPException(404, "The configuration did not come from a file.")
         state.reloader = Reloader(RegistrySource(registry))
     found: Reloader = state.reloader
     return found
@@ -230,12 +239,27 @@ class _Failures:
             del self._at[next(iter(self._at))]
 
 
-def _guard(configured: Callable[[], str | None]) -> Callable[..., Awaitable[None]]:
+def _guarded_by(guard: Callable[[Request], Awaitable[None]]) -> type[APIRoute]:
+    """Routes that ask for the token before a byte of the body is read; a dependency is asked after."""
+
+    class Guarded(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
+
+            async def guarded(request: Request) -> Response:
+                await guard(request)
+                return await handle(request)
+
+            return guarded
+
+    return Guarded
+
+
+def _guard(configured: Callable[[], str | None]) -> Callable[[Request], Awaitable[None]]:
     failures = _Failures()
 
-    async def check(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-    ) -> None:
+    async def check(request: Request) -> None:
+        credentials: HTTPAuthorizationCredentials | None = await _bearer(request)
         expected = (configured() or "").strip()
         if not expected:
             raise HTTPException(403, "The admin API is off: no admin token is configured.")
