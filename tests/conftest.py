@@ -6,7 +6,14 @@ from itertools import count
 import pytest
 
 from tests import summary
-from tests.servers import MariaDBServer, MariaDBTemplate, PostgresServer, PostgresTemplate, RedisServer
+from tests.servers import (
+    MariaDBServer,
+    MariaDBTemplate,
+    PostgresServer,
+    PostgresTemplate,
+    RabbitMQServer,
+    RedisServer,
+)
 
 _database_numbers = count(1)
 
@@ -101,6 +108,13 @@ def mariadb_server_factory(mariadb_template: MariaDBTemplate) -> Iterator[Callab
     yield start
     for server in started:
         server.close()
+
+
+@pytest.fixture(scope="session")
+def rabbitmq_server() -> Iterator[RabbitMQServer]:
+    """A running RabbitMQ for all tests that do it no harm; for the others there is the factory."""
+    with RabbitMQServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

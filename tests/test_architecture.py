@@ -73,6 +73,8 @@ CLIENT_LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "drivers._psycopg": frozenset({"psycopg"}),
     "drivers._asyncmy": frozenset({"asyncmy"}),
     "drivers._aiomysql": frozenset({"aiomysql", "pymysql"}),
+    "drivers.rabbitmq": frozenset({"aiormq", "yarl"}),
+    "drivers._rabbitmq_wire": frozenset({"aio_pika", "aiormq", "pamqp", "yarl"}),
     "drivers.redis": frozenset({"redis"}),
     "drivers._redis_client": frozenset({"redis"}),
     "drivers.sqlite": frozenset({"aiosqlite"}),

@@ -51,8 +51,9 @@ def create_pool(
     changes = {key: value for key, value in more.items() if key in _SETTINGS}
     options = {key: value for key, value in more.items() if key not in _SETTINGS}
     _refuse_unknown(kind, options)
-    driver = kind(**{**_options_of(kind, url), **options})
-    chosen = settings_for(kind, changes) if settings is None else settings.changed(**changes)
+    options = {**_options_of(kind, url), **options}
+    driver = kind(**options)
+    chosen = settings_for(kind, changes, options) if settings is None else settings.changed(**changes)
     return ConnectionPool(
         driver, settings=chosen, name=name or kind.kind, allowance=allowance, on_connect=on_connect
     )

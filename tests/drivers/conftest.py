@@ -1,7 +1,7 @@
 """Fixtures of the driver tests: each backend, and connections that are gone at the end."""
 
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +9,9 @@ import pytest
 
 from millpond import ConnectionPool, PoolSettings
 from tests.drivers.backends import Backend, MySQL, PostgreSQL, Psycopg, SQLite
+from tests.drivers.rabbitmq_backend import RabbitMQ
 from tests.drivers.redis_backend import Redis
-from tests.servers import MariaDBServer, PostgresServer, RedisServer
+from tests.servers import MariaDBServer, PostgresServer, RabbitMQServer, RedisServer
 
 Pools = Callable[..., Any]
 
@@ -88,6 +89,14 @@ def redis(redis_server: RedisServer) -> Redis:
     return Redis(redis_server)
 
 
+@pytest.fixture
+def rabbitmq(rabbitmq_server: RabbitMQServer) -> Iterator[RabbitMQ]:
+    """RabbitMQ with queues of this test's own."""
+    backend = RabbitMQ(rabbitmq_server)
+    yield backend
+    backend.tidy()
+
+
 SQL = ["postgresql", "psycopg", "sqlite", "asyncmy", "aiomysql"]
 
 
@@ -98,14 +107,14 @@ def sql(request: pytest.FixtureRequest) -> Backend:
     return found
 
 
-@pytest.fixture(params=["postgresql", "psycopg", "asyncmy", "aiomysql", "redis"])
+@pytest.fixture(params=["postgresql", "psycopg", "asyncmy", "aiomysql", "redis", "rabbitmq"])
 def server_backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend that is a server, in turn."""
     found: Backend = request.getfixturevalue(request.param)
     return found
 
 
-@pytest.fixture(params=[*SQL, "redis"])
+@pytest.fixture(params=[*SQL, "redis", "rabbitmq"])
 def backend(request: pytest.FixtureRequest) -> Backend:
     """Each backend in turn."""
     found: Backend = request.getfixturevalue(request.param)

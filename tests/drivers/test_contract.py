@@ -93,6 +93,7 @@ async def test_a_failover_that_a_function_sees_condemns_all(line_server: LineSer
     [
         ("aiosqlite", "millpond.drivers.sqlite", "sqlite"),
         ("redis", "millpond.drivers.redis", "redis"),
+        ("aiormq", "millpond.drivers.rabbitmq", "rabbitmq"),
     ],
 )
 def test_a_missing_client_library_names_the_extra(

@@ -8,16 +8,20 @@ knows its binaries. Run as a program (`python -m tests.servers`) it installs wha
 from tests.servers.mariadb import MariaDBServer, MariaDBTemplate, Visitor
 from tests.servers.ports import free_port
 from tests.servers.postgres import Client, PostgresServer, PostgresTemplate
+from tests.servers.rabbitmq import AMQPChannel, AMQPConnection, RabbitMQServer
 from tests.servers.redis import RedisClient, RedisServer
 from tests.servers.server import BinariesMissing, Server, ServerFailed
 
 __all__ = [
+    "AMQPChannel",
+    "AMQPConnection",
     "BinariesMissing",
     "Client",
     "MariaDBServer",
     "MariaDBTemplate",
     "PostgresServer",
     "PostgresTemplate",
+    "RabbitMQServer",
     "RedisClient",
     "RedisServer",
     "Server",

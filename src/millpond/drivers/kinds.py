@@ -8,6 +8,7 @@ reading any package's metadata; others come from the entry point group
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -39,6 +40,7 @@ _OWN: Final[Mapping[str, _Own]] = {
         "millpond.drivers.postgresql", "PostgreSQLDriver", "postgresql", ("postgresql", "postgres")
     ),
     "mysql": _Own("millpond.drivers.mysql", "MySQLDriver", "mysql", ("mysql", "mariadb")),
+    "rabbitmq": _Own("millpond.drivers.rabbitmq", "RabbitMQDriver", "rabbitmq", ("amqp", "amqps")),
     "redis": _Own(
         "millpond.drivers.redis", "RedisDriver", "redis", ("redis", "rediss", "valkey", "valkeys", "unix")
     ),
@@ -117,13 +119,25 @@ def scheme_of(url: str) -> str:
     return scheme.lower() if colon_slashes else ""
 
 
-def settings_for(kind: AnyKind, given: Mapping[str, Any]) -> PoolSettings:
+def settings_for(
+    kind: AnyKind, given: Mapping[str, Any], options: Mapping[str, Any] | None = None
+) -> PoolSettings:
     """Pool settings with the kind's default sizes where `given` names none.
 
     A default bends to what was given, so that it cannot make a right
     configuration wrong: with only `max_size`, or only `max_idle`, given below
     the default `min_size`, that is lowered; with only `min_size` given above
     the default `max_size`, that is raised.
+
+    A kind may count its sizes in something that gives several places: a
+    connection of RabbitMQ carries many channels, and channels are what a pool
+    lends. Its `places_option` names the option that says how many; `max_size`
+    and `max_idle` are multiplied by that.
+
+    Args:
+        kind: the driver's class.
+        given: fields of `PoolSettings`.
+        options: the driver's options, as far as they are given.
 
     Raises:
         InvalidSettings: a value is out of its range, or there is no such field.
@@ -136,7 +150,18 @@ def settings_for(kind: AnyKind, given: Mapping[str, Any]) -> PoolSettings:
     sizes = {"min_size": min_size, "max_size": max_size}
     # Only kinds whose connections can be shared say how many may share one.
     sizes["max_leases_per_connection"] = getattr(kind, "default_leases", 1)
-    return PoolSettings().changed(**{**sizes, **given})
+    return PoolSettings().changed(**_in_places(kind, {**sizes, **given}, options or {}))
+
+
+def _in_places(kind: AnyKind, sizes: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
+    option: str | None = getattr(kind, "places_option", None)
+    if option is None:
+        return dict(sizes)
+    places = options.get(option, inspect.signature(kind).parameters[option].default)
+    return {
+        name: size * places if name in ("max_size", "max_idle") and isinstance(size, int) else size
+        for name, size in sizes.items()
+    }
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -216,7 +216,7 @@ class _Reading:
         if self.faults or self.unresolved or validated is None:
             return None
         options = {**_wrapped(from_url, kind), **_given(validated, model)}
-        settings = self._settings(validated, kind)
+        settings = self._settings(validated, kind, options)
         if settings is None or not self._suits(options, from_url, model):
             return None
         sources = {spelled(path): each for path, each in self.sources.items()}
@@ -316,7 +316,9 @@ class _Reading:
                 return path, number
         return None
 
-    def _settings(self, validated: BaseModel, kind: AnyKind) -> PoolSettings | None:
+    def _settings(
+        self, validated: BaseModel, kind: AnyKind, options: Mapping[str, Any]
+    ) -> PoolSettings | None:
         pool = getattr(validated, "pool", None)
         given = {name: getattr(pool, name) for name in pool.model_fields_set} if pool is not None else {}
         given |= {
@@ -325,7 +327,7 @@ class _Reading:
             if key in validated.model_fields_set
         }
         try:
-            return settings_for(kind, given)
+            return settings_for(kind, given, options)
         except InvalidSettings as error:
             key = error.field
         self.fault(("pool", key), "does not fit the other settings")
