@@ -8,6 +8,7 @@ Checks marked strict need a program that tells what it does: see `Auditor`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
@@ -562,7 +563,13 @@ def _what_is_lent_is_proved(watch: PoolWatch, auditor: Auditor) -> bool:
     if None in trusted:
         return True
     oldest = watch.now - max(seconds for seconds in trusted if seconds is not None) - SLACK_S
-    begun = [slot for slot, _ in watch.new_leases if watch.stays[slot.number].since == watch.now]
+    new = Counter(slot.number for slot, _ in watch.new_leases)
+    # One that somebody shares already was not idle, though it was at this very instant.
+    begun = [
+        slot
+        for slot, _ in watch.new_leases
+        if watch.stays[slot.number].since == watch.now and len(slot.leases) == new[slot.number]
+    ]
     return all(slot.proved_at >= oldest for slot in begun)
 
 
