@@ -160,3 +160,20 @@ def test_what_a_pool_wanted_while_it_was_alone_is_not_forgotten_when_company_com
         await asyncio.wait_for(asyncio.gather(*holders, *waiting, *others), 9)
 
     in_world(story, seed=seed, max_size=2, allowance=Allowance(2))
+
+
+def test_no_pool_is_its_own_heir() -> None:
+    """Nor that of its heir: who asks would be sent round and round."""
+
+    async def story(world: World) -> None:
+        heir = heir_of(world, max_size=1)
+        with pytest.raises(ValueError, match="its own heir"):
+            world.pool._bequeath(world.pool)
+        world.pool._bequeath(heir)
+        with pytest.raises(ValueError, match="its own heir"):
+            heir._bequeath(world.pool)
+        await world.borrow()
+
+        assert heir.stats().served == 1
+
+    in_world(story, max_size=1)

@@ -205,6 +205,38 @@ def test_a_blocking_close_never_runs_on_the_loop() -> None:
     assert threads[0] != threading.main_thread().name
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_a_blocking_factory_around_an_async_function_is_awaited(is_late: bool) -> None:
+    """A lambda shows nobody what it returns; a coroutine that comes too late is not left behind."""
+    served: list[type] = []
+    may_answer, has_answered = threading.Event(), threading.Event()
+
+    async def made() -> object:
+        return object()
+
+    def connect() -> Any:
+        assert may_answer.wait(30)
+        has_answered.set()
+        return made()
+
+    async def main() -> None:
+        settings = PoolSettings(min_size=0, connect_timeout=0.05 if is_late else 30.0, connect_retries=0)
+        pool = ConnectionPool.from_factory(connect, blocking=True, settings=settings)
+        if not is_late:
+            may_answer.set()
+        with contextlib.suppress(ConnectFailed):
+            async with pool.acquire() as conn:
+                served.append(type(conn))
+        await pool.close()
+        may_answer.set()
+        await asyncio.to_thread(has_answered.wait, 30)
+
+    asyncio.run(main())
+    gc.collect()
+
+    assert served == ([] if is_late else [object])
+
+
 def test_a_loop_that_ends_under_an_open_pool_opens_nothing_more() -> None:
     """asyncio.run() cancels every task, the pool's pings and connects too; none is begun in their place."""
     backend = ScriptedBackend()

@@ -103,14 +103,21 @@ class FunctionDriver:
             return await self._run(self._connect)
         work = asyncio.get_running_loop().run_in_executor(None, self._connect)
         try:
-            return await asyncio.shield(work)
+            made = await asyncio.shield(work)
         except asyncio.CancelledError:
             work.add_done_callback(self._undo)
             raise
+        # A lambda around an async function is none itself; its thread has only made the coroutine.
+        return await made if inspect.isawaitable(made) else made
 
     def _undo(self, work: asyncio.Future[Any]) -> None:
-        if not work.cancelled() and work.exception() is None:
-            self.terminate(work.result())
+        if work.cancelled() or work.exception() is not None:
+            return
+        made = work.result()
+        if inspect.iscoroutine(made):
+            made.close()
+        else:
+            self.terminate(made)
 
     async def ping(self, conn: Any) -> None:
         """Call `validate`; what is false (but not None) is dead."""

@@ -580,7 +580,10 @@ class ConnectionPool(Reporting, Generic[C]):
         Raises:
             WrongLoop: this pool or `heir` belongs to another event loop; nothing has changed.
             PoolClosed: this pool is closed already.
+            ValueError: `heir` is this pool, or has it for an heir: who asks would be sent round and round.
         """
+        if heir._last_heir() is self:
+            raise ValueError("a pool cannot be its own heir")
         self._refuse_if_closed()
         if self.state is PoolState.NEW:
             self._heir = heir  # nobody waits, nothing is open: whoever comes will be the heir's first
