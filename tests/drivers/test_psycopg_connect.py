@@ -118,6 +118,14 @@ async def test_a_connection_shows_no_password(psycopg: Psycopg, opened: Opened) 
     assert password not in repr(conn.info.get_parameters())
 
 
+async def test_each_address_of_a_name_is_tried(psycopg: Psycopg, opened: Opened) -> None:
+    """Nobody listens at the first of them, wherever localhost is an IPv6 address too."""
+    conn = await opened(psycopg.driver(host="localhost"))
+
+    assert conn.info.hostaddr == "127.0.0.1"
+    assert conn.info.host == "localhost"
+
+
 async def test_a_host_that_is_not_there_may_be_there_later(psycopg: Psycopg) -> None:
     """A name service has bad days; the error says which option it is about."""
     driver = psycopg.driver(host="no-such-host.invalid")

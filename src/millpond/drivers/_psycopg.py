@@ -162,20 +162,18 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
             return
         # The pool, when it gives up, will terminate it anyway. Before libpq 17 a cancel request blocks.
         if self._is_tended or self._is_doomed or not psycopg.capabilities.has_cancel_safe():
-            self.pgconn.finish()
+            self.cut_off()
             return
         is_settled = False
         try:
             await self.cancel_safe(timeout=_PATIENCE_S)
             await waiting.wait_async(gen, self.pgconn.socket, interval=_LOOK_AGAIN_S, timeout=_PATIENCE_S)
             is_settled = True
-        except psycopg.errors.QueryCanceled:
-            is_settled = True
-        except Exception:  # noqa: S110 - the cancellation goes on, and the connection goes
-            pass
+        except Exception:  # the cancellation goes on; where the statement is still under way, without it
+            is_settled = self.pgconn.transaction_status in _AT_REST
         finally:
             if not is_settled:
-                self.pgconn.finish()
+                self.cut_off()
 
     def cut_off(self) -> None:
         """Close at once, in whatever state it is; never raises."""
@@ -263,7 +261,10 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
 
         The task that opens a connection also runs the pool's `on_connect`; every other is a borrower's.
         """
-        if self._fresh is None and self._is_ours and self._opener() is not asyncio.current_task(self._home):
+        if self._fresh is not None or not self._is_ours:
+            return
+        opener = self._opener()
+        if opener is None or opener is not asyncio.current_task(self._home):
             self._fresh = {
                 **{name: vars(self)[name] for name in _CLIENT_STATE},
                 "_notice_handlers": tuple(self._notice_handlers),
