@@ -214,26 +214,6 @@ async def test_a_full_reset_silences_channels_and_forgets_what_was_heard(
     assert [each async for each in conn.notifies(timeout=0)] == []
 
 
-async def test_a_server_cursor_that_outlives_its_transaction_is_closed(
-    psycopg: Psycopg, opened: Opened
-) -> None:
-    """It would hold its rows at the server for as long as the session lasts."""
-    driver = psycopg.driver()
-    conn = await opened(driver)
-    async with conn.transaction():
-        cursor = conn.cursor("held", withhold=True)
-        await cursor.execute("SELECT generate_series(1, 1000)")
-        await cursor.fetchone()
-
-    await driver.reset(conn)
-
-    assert await psycopg.value(conn, "SELECT count(*) FROM pg_cursors WHERE name = 'held'") == 0
-    with pytest.raises(library.errors.InvalidCursorName):
-        await cursor.fetchone()
-    with pytest.raises(library.errors.InvalidCursorName):
-        await cursor.close()
-
-
 async def copy_out(conn: Any, stack: AsyncExitStack) -> None:
     copy = await stack.enter_async_context(
         conn.cursor().copy("COPY (SELECT generate_series(1, 9)) TO STDOUT")
