@@ -18,6 +18,7 @@ from millpond.errors import MissingExtra
 from millpond.testing.contract import DriverContract, KindContract, RemoteContract, SessionContract
 from tests.drivers.backends import Backend, SQLite
 from tests.drivers.functions import AsyncFunctions, PlainFunctions
+from tests.drivers.rabbitmq_backend import RabbitMQ
 
 Opened = Callable[[Any], Awaitable[Any]]
 
@@ -67,6 +68,18 @@ class TestBlockingFunctions(DriverContract):
     @pytest.fixture(autouse=True)
     def _on(self, line_server: LineServer) -> None:
         self.backend = PlainFunctions(line_server, blocking=True)
+
+
+async def test_a_lost_channel_condemns_itself_only(rabbitmq: RabbitMQ, opened: Opened) -> None:
+    """RabbitMQ has no node that would be the wrong one, and a channel's end says nothing about the others."""
+    driver = rabbitmq.driver()
+    conn, other = await opened(driver), await opened(driver)
+
+    driver.terminate(conn)
+
+    assert driver.after_lease(conn, ConnectionResetError("gone")) is Verdict.DISCARD
+    assert driver.after_lease(other, None) is Verdict.KEEP
+    assert await rabbitmq.ask(other, 3) == 3
 
 
 async def test_a_failover_that_a_function_sees_condemns_all(line_server: LineServer) -> None:
