@@ -70,6 +70,19 @@ class TestBlockingFunctions(DriverContract):
         self.backend = PlainFunctions(line_server, blocking=True)
 
 
+async def test_a_wrong_password_that_a_function_gave_may_be_followed_by_a_better_one(
+    server_backend: Any,
+) -> None:
+    """Tokens rotate: what is wrong now says nothing about the next."""
+    driver = server_backend.driver(password=lambda: "not-the-password")
+
+    with pytest.raises((Exception,)) as caught:
+        await driver.connect()
+
+    assert not driver.is_permanent(caught.value)
+    assert server_backend.driver(**server_backend.wrong_secret).is_permanent(caught.value)
+
+
 async def test_a_lost_channel_condemns_itself_only(rabbitmq: RabbitMQ, opened: Opened) -> None:
     """RabbitMQ has no node that would be the wrong one, and a channel's end says nothing about the others."""
     driver = rabbitmq.driver()
