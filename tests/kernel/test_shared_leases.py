@@ -175,3 +175,19 @@ def test_a_borrower_cancelled_on_its_way_to_a_shared_connection_leaves_the_other
         keeper.release()
 
     in_world(story, seed=seed, max_size=1, max_leases_per_connection=2)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_shared_connection_is_lent_no_more_than_max_uses_times_however_many_wait(seed: int) -> None:
+    """One that was just opened serves as many of those who wait as it may, not as many as it could."""
+
+    async def story(world: World) -> None:
+        world.backend.connects = Dawdle(0.1)
+        waiting = [asyncio.create_task(world.borrow(1.0)) for _ in range(5)]
+        await asyncio.sleep(0.5)
+        assert world.pool.status().leases == 2
+        await asyncio.gather(*waiting)
+
+        assert world.backend.opened == 3
+
+    in_world(story, seed=seed, max_size=1, max_leases_per_connection=4, max_uses=2)

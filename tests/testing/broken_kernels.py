@@ -351,6 +351,18 @@ async def lends_an_old_one(world: World) -> None:
     await world.pool.lease()
 
 
+@breaks(
+    "No lease begins on a connection that was lent max_uses times, or is older than max_lifetime", max_uses=1
+)
+async def lends_a_worn_one(world: World) -> None:
+    lease = await world.pool.lease()
+    slot = slot_of(world)
+    lease.release()
+    world.pool._lender.find = lambda _now: slot  # type: ignore[method-assign, assignment]
+    slot.state = SlotState.BUSY
+    await world.pool.lease()
+
+
 @breaks("A condemned connection keeps its place only while somebody holds it")
 async def parks_what_is_condemned(world: World) -> None:
     await use(world)

@@ -56,8 +56,10 @@ class Keeper:
             self.retire(slot, CloseReason.SHED)
             return
         if pool.state is PoolState.OPEN:
+            most_uses = pool.settings.max_uses
             while (
                 len(slot.leases) < ledger.leases_per_connection
+                and (most_uses is None or slot.uses < most_uses)
                 and (waiter := ledger.waiters.first()) is not None
             ):
                 pool._lender.hand(waiter, slot, now)

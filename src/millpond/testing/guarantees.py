@@ -398,6 +398,21 @@ def _known_dead(watch: PoolWatch, slot: Slot, stalled_until: float) -> bool:
 
 
 @_check(POOL_AFTER_A_STEP, 8)
+def _worn_out_ones_are_not_lent(watch: PoolWatch, auditor: Auditor) -> bool:
+    """No lease begins on a connection that was lent max_uses times, or is older than max_lifetime."""
+    if not watch.new_leases:
+        return True
+    both = (watch.was.settings, watch.facts.settings)  # they may have been changed in this very step
+    uses = [settings.max_uses for settings in both if settings.max_uses is not None]
+    ages = [settings.max_lifetime for settings in both if settings.max_lifetime is not None]
+    return all(
+        (len(uses) < len(both) or slot.uses <= max(uses))
+        and (len(ages) < len(both) or watch.now <= slot.opened_at + max(ages) + SLACK_S)
+        for slot, _ in watch.new_leases
+    )
+
+
+@_check(POOL_AFTER_A_STEP, 8)
 def _condemned_ones_leave(watch: PoolWatch, auditor: Auditor) -> bool:
     """A condemned connection keeps its place only while somebody holds it."""
     return watch.backend is None or not any(
