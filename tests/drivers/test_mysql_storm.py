@@ -1,20 +1,15 @@
 """Borrowers cancelled at random in the middle of everything: no answer goes astray, nothing stays behind."""
 
 import asyncio
-import os
-import random
-from collections import Counter
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from millpond import ConnectionPool, PoolSettings
-from tests.drivers.backends import MySQL, until
+from tests.drivers.backends import MySQL
+from tests.drivers.storm import cancel_at_random
 from tests.servers import MariaDBServer
-
-CANCELLATIONS: Final = int(os.environ.get("MILLPOND_CANCELLATIONS", "2000"))
-AT_ONCE: Final = 12
 
 
 @pytest.mark.parametrize("library", ["asyncmy", "aiomysql"])
@@ -46,36 +41,8 @@ async def test_a_storm_of_cancellations_through_the_pool(mysql: MySQL, record_pr
     driver = mysql.driver()
     settings = PoolSettings(min_size=0, max_size=4, acquire_timeout=30.0, validate_after_idle=None)
     pool = ConnectionPool(driver, settings=settings, name="storm")
-    draw = random.Random(20261121)
-    counted: Counter[str] = Counter()
 
-    async def borrow(question: int) -> None:
-        async with pool.acquire() as conn:
-            if draw.random() < 0.3:
-                await mysql.begin(conn)
-            for each in range(question, question + 3):
-                counted["requests"] += 1
-                answer = await mysql.ask(conn, each)
-                counted["right" if answer == each else "wrong"] += 1
-
-    async def storm() -> None:
-        while counted["cancelled"] < CANCELLATIONS:
-            counted["borrowers"] += 1
-            task = asyncio.create_task(borrow(counted["borrowers"] * 10))
-            for _ in range(draw.randrange(120)):
-                await asyncio.sleep(0)
-            task.cancel()
-            (outcome,) = await asyncio.gather(task, return_exceptions=True)
-            counted["cancelled" if isinstance(outcome, asyncio.CancelledError) else "finished"] += 1
-            assert outcome is None or isinstance(outcome, asyncio.CancelledError)
-
-    await asyncio.gather(*(storm() for _ in range(AT_ONCE)))
-
-    async def is_quiet() -> bool:
-        status = pool.status()
-        return status.total == status.idle
-
-    await until(is_quiet)
+    counted = await cancel_at_random(pool, mysql, at_once=12, turns=120)
     await mysql.gone(left=pool.status().total)
     async with pool.acquire() as conn:
         rows = await mysql.rows(conn)
