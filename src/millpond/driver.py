@@ -114,6 +114,15 @@ class Lingering(Protocol):
         ...
 
 
+@runtime_checkable
+class Versioned(Protocol):
+    """A driver that can say which server a connection leads to, for people: `millpond check` shows it."""
+
+    async def server_version(self, conn: Any) -> str:
+        """Product and version in a few words: `PostgreSQL 15.4`."""
+        ...
+
+
 class Kind(Driver[C], Protocol[C]):
     """A driver class that can be made from a configuration file or a URL.
 

@@ -36,10 +36,12 @@ def test_all_well(tmp_path: Path, postgres: PostgresServer) -> None:
     ran = check(tmp_path, connections, hooks)
 
     assert (ran.status, ran.err) == (0, "")
-    events, orders = ran.out.splitlines()
-    assert re.fullmatch(r"events  sqlite      ok +\d+\.\d ms", events)
-    assert re.fullmatch(r"orders  postgresql  ok +\d+\.\d ms", orders)
-    assert len(events) == len(orders) <= 80
+    head, events, orders = ran.out.splitlines()
+    assert head.split() == ["name", "kind", "state", "connect", "server"]
+    assert re.fullmatch(r"events  sqlite      ok +\d+\.\d ms  SQLite 3[.\d]+", events)
+    assert re.fullmatch(r"orders  postgresql  ok +\d+\.\d ms  PostgreSQL \d+\.\d+", orders)
+    assert events.index("SQLite") == orders.index("PostgreSQL") == head.index("server")
+    assert max(map(len, (head, events, orders))) <= 80
 
 
 @pytest.mark.parametrize(
@@ -188,7 +190,7 @@ def test_what_a_database_refuses_for_good_has_to_be_changed(
 
     assert_one_line(ran, 2, "connections.json: ", *words)
     assert postgres.password not in ran.out + ran.err
-    assert re.fullmatch(r"orders  postgresql  misconfigured\n", ran.out)
+    assert re.search(r"^orders  postgresql  misconfigured$", ran.out, re.MULTILINE)
 
 
 def test_a_file_that_is_no_database_has_to_be_changed(tmp_path: Path) -> None:
@@ -262,9 +264,9 @@ def test_a_backend_that_is_not_there_is_not_the_files_fault(
     ran = check(tmp_path, {"orders": {**there, **change}, "events": SQLITE})
 
     assert_one_line(ran, 1, "connections.json: orders", "cannot be reached")
-    orders, events = ran.out.splitlines()
+    _, orders, events = ran.out.splitlines()
     assert re.fullmatch(r"orders  postgresql  unreachable", orders)
-    assert re.fullmatch(r"events  sqlite      ok +\d+\.\d ms", events)
+    assert re.fullmatch(r"events  sqlite      ok +\d+\.\d ms  SQLite 3[.\d]+", events)
 
 
 URL = f"postgresql://app:{SECRET}@db/app"

@@ -27,7 +27,7 @@ def test_all_well(tmp_path: Path, there: dict[str, Any]) -> None:
     ran = check(tmp_path, {"parts": there, "url": {"url": url}})
 
     assert (ran.status, ran.err) == (0, "")
-    assert len(re.findall(r"(?:parts|url)  +postgresql  ok +\d+\.\d ms", ran.out)) == 2
+    assert len(re.findall(r"(?:parts|url)  +postgresql  ok +\d+\.\d ms  PostgreSQL \d+\.\d+", ran.out)) == 2
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from millpond.cli import NOT_THERE, OK, TO_BE_CHANGED, words
 from millpond.cli.checking import Checked, check_all
@@ -24,8 +24,8 @@ async def check_files(connections: Path, webhooks: Path | None, timeout: float) 
         results = await check_all(loaded.registry, timeout=timeout)
     finally:
         await loaded.registry.close(timeout)
-    lines = words.aligned([_row(each) for each in results], right=frozenset({3}))
-    words.say(*(lines if results else ["no connections"]))
+    table = [_HEAD, *(_row(each) for each in results)]
+    words.say(*(words.aligned(table, right=frozenset({3})) if results else ["no connections"]))
     words.complain(*(f"{connections}: {each.fault}" for each in results if each.fault is not None))
     return status_of(results)
 
@@ -37,6 +37,9 @@ def status_of(results: list[Checked]) -> int:
     return NOT_THERE if any(each.fault is not None for each in results) else OK
 
 
-def _row(each: Checked) -> tuple[str, str, str, str]:
+_HEAD: Final = ("name", "kind", "state", "connect", "server")
+
+
+def _row(each: Checked) -> tuple[str, str, str, str, str]:
     took = f"{each.seconds * 1000:.1f} ms" if each.fault is None else ""
-    return each.name, each.kind, each.word, took
+    return each.name, each.kind, each.word, took, each.version

@@ -8,7 +8,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from millpond.errors import describe
+from millpond.driver import Versioned
+from millpond.errors import describe, masked
 
 if TYPE_CHECKING:
     from millpond.registry import ConnectionPoolRegistry
@@ -29,6 +30,7 @@ _KEYS: Final = {
     "PermissionError": "host",
 }
 # And by kind, where all that can go wrong is about one key.
+_LONGEST_VERSION: Final = 40
 _KEYS_OF_KINDS: Final = {"sqlite": "database"}
 
 
@@ -42,6 +44,7 @@ class Checked:
         seconds: how long the answer took.
         fault: what is wrong, in one line that begins with the name; None: nothing.
         is_permanent: only a changed configuration can help.
+        version: what the server calls itself; empty where the driver cannot tell.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Checked:
     seconds: float
     fault: str | None = None
     is_permanent: bool = False
+    version: str = ""
 
     @property
     def word(self) -> str:
@@ -81,6 +85,7 @@ async def _check(registry: ConnectionPoolRegistry, name: str, timeout: float) ->
             try:
                 await driver.ping(conn)
                 seconds = time.monotonic() - started
+                version = await _version(driver, conn)
                 await driver.close(conn)
             finally:
                 driver.terminate(conn)
@@ -90,10 +95,21 @@ async def _check(registry: ConnectionPoolRegistry, name: str, timeout: float) ->
         said, is_permanent = describe(error, getattr(driver, "redact", None)), driver.is_permanent(error)
         key = _key(kind, driver, error)
     else:
-        return Checked(name, kind, seconds)
+        return Checked(name, kind, seconds, version=version)
     where = f"{name}.{key}" if key else name
     what = "is refused" if is_permanent else "cannot be reached"
     return Checked(name, kind, time.monotonic() - started, f"{where}: {what}: {said}", is_permanent)
+
+
+async def _version(driver: object, conn: object) -> str:
+    """What the server calls itself, in one short line; whoever may not ask for it is no fault."""
+    if not isinstance(driver, Versioned):
+        return ""
+    try:
+        said = await driver.server_version(conn)
+    except Exception:
+        return ""
+    return masked(" ".join(said.split()))[:_LONGEST_VERSION]
 
 
 def _key(kind: str, driver: object, error: Exception) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from collections.abc import Sequence
 from enum import StrEnum
@@ -16,6 +17,8 @@ from millpond.cli import TO_BE_CHANGED, words
 from millpond.cli.check import check_files
 from millpond.cli.serve import Serving, serve_files
 from millpond.errors import ConfigError, MissingExtra
+from millpond.gateway.load import webhooks_schema
+from millpond.registry.schema import connections_schema
 
 app = typer.Typer(
     name="millpond",
@@ -98,6 +101,22 @@ def serve(
     """Serve webhooks, health and the admin API until SIGTERM or Ctrl-C."""
     words.log_to_stderr(logging.getLevelNamesMapping()[log_level.upper()])
     return asyncio.run(serve_files(connections, webhooks, Serving(host, port, shutdown_timeout)))
+
+
+class File(StrEnum):
+    """A configuration file."""
+
+    CONNECTIONS = "connections"
+    WEBHOOKS = "webhooks"
+
+
+@app.command()
+def schema(
+    file: Annotated[File, typer.Argument(metavar="FILE", help="connections or webhooks.")] = File.CONNECTIONS,
+) -> int:
+    """Print the JSON Schema of a configuration file, for editors and for checks in CI."""
+    words.say(json.dumps(connections_schema() if file is File.CONNECTIONS else webhooks_schema(), indent=2))
+    return 0
 
 
 @app.command()

@@ -149,6 +149,10 @@ class AsyncpgConnection(_Connection):
         assert row is not None  # noqa: S101 - a SELECT without FROM
         return row[0], row[1] == "on"
 
+    @property
+    def version(self) -> str:
+        return str(self.get_settings().server_version)
+
     async def hang_up(self) -> None:
         """Say goodbye and wait until the server has hung up."""
         await self.close()

@@ -109,6 +109,10 @@ class Session(Protocol):
         """Ask whether the node is a standby, and read-only."""
         ...
 
+    @property
+    def version(self) -> str:
+        """What the server called its version when the session began."""
+
     async def hang_up(self) -> None:
         """Say goodbye and close."""
         ...

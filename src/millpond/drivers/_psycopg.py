@@ -187,6 +187,10 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
                 with socket.socket(fileno=os.dup(self.pgconn.socket)) as wire:
                     wire.shutdown(socket.SHUT_RDWR)
 
+    @property
+    def version(self) -> str:
+        return str(self.info.parameter_status("server_version"))
+
     async def hang_up(self) -> None:
         """Say goodbye and close."""
         await self.close()

@@ -384,6 +384,11 @@ class MySQLDriver:
     def _is_for_ever(self, code: int) -> bool:
         return code in errors.PERMANENT or (code in errors.WRONG_CREDENTIALS and not callable(self._password))
 
+    async def server_version(self, conn: Session) -> str:
+        """What the server called itself when the connection was opened; no I/O."""
+        number = conn.server_version.removeprefix("5.5.5-").partition("-")[0]
+        return f"{'MariaDB' if 'MariaDB' in conn.server_version else 'MySQL'} {number}"
+
     def filenos(self, conn: Session) -> tuple[int, ...]:
         """The socket's descriptor; empty once it is closed."""
         wire = _wire(conn)

@@ -335,6 +335,10 @@ class PostgreSQLDriver:
         """The option that a failed connect points at; None: nobody can tell, or its type tells."""
         return self._connection_class.key_of(error)
 
+    async def server_version(self, conn: Session) -> str:
+        """What the server called itself when the connection was opened; no I/O."""
+        return f"PostgreSQL {conn.version.partition(' ')[0]}"
+
     def filenos(self, conn: Session) -> tuple[int, ...]:
         """The socket's descriptor; empty once it is closed."""
         return conn.filenos()

@@ -442,6 +442,11 @@ class RabbitMQDriver:
             return not isinstance(error, _TLS_INTERRUPTED)
         return isinstance(error, (aiormq.exceptions.AuthenticationError, Refused, BadTlsFile))
 
+    async def server_version(self, conn: RabbitMQChannel) -> str:
+        """What the server called itself when the connection was opened; no I/O."""
+        said = conn.line.wire.server_properties
+        return " ".join(_text(said.get(key, b"")) for key in ("product", "version")).strip()
+
     def filenos(self, conn: RabbitMQChannel) -> tuple[int, ...]:
         """The descriptor of its connection's socket, named by one of the channels on it; else empty."""
         ship = self._berths.get(conn)
@@ -450,6 +455,10 @@ class RabbitMQDriver:
             return ()
         fileno = conn.line.plug.fileno
         return (fileno,) if fileno >= 0 else ()
+
+
+def _text(value: object) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _heard(task: asyncio.Task[Any]) -> None:

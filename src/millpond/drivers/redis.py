@@ -325,6 +325,12 @@ class RedisDriver:
             return not isinstance(error, _TLS_INTERRUPTED)
         return isinstance(error, (Refused, BadTlsFile))
 
+    async def server_version(self, conn: RedisConnection) -> str:
+        """What the server says of itself: one request."""
+        said = await conn.info("server")
+        product = "Valkey" if "valkey_version" in said else "Redis"
+        return f"{product} {said.get('valkey_version') or said.get('redis_version')}"
+
     def filenos(self, conn: RedisConnection) -> tuple[int, ...]:
         """The socket's descriptor; empty once it is closed."""
         wire = conn.wire.transport.get_extra_info("socket")

@@ -336,6 +336,10 @@ class SQLiteDriver:
         """True for a file that is missing, forbidden or no database; not for a busy one or a full disk."""
         return any(isinstance(each, CannotOpen) or _result_code(each) in _PERMANENT for each in chain(error))
 
+    async def server_version(self, conn: SQLiteConnection) -> str:
+        """The library's version: there is no server."""
+        return f"SQLite {sqlite3.sqlite_version}"
+
     def filenos(self, conn: SQLiteConnection) -> tuple[int, ...]:
         """None: SQLite does not say, and a child may leave them open without harm to the parent."""
         return ()

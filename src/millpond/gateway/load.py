@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from millpond.errors import ConfigError
 from millpond.gateway.app import Hook
 from millpond.gateway.model import RowModule, Webhook, Webhooks
 from millpond.gateway.modules import KINDS, Module, make
+from millpond.registry.schema import DIALECT, with_references
 from millpond.registry.sources import read_document
 from millpond.registry.substitution import KeyPath, spelled, substitute
 
@@ -85,6 +86,13 @@ def load_webhooks(
             return hooks
     # Raised out here, so that no validation error, which holds its input, hangs on it.
     raise ConfigError([f"{document.label}: {fault}" for fault in faults])
+
+
+def webhooks_schema() -> dict[str, Any]:
+    """The JSON Schema of `webhooks.json`."""
+    schema: dict[str, Any] = with_references(Webhooks.model_json_schema(by_alias=True))
+    schema["properties"]["$schema"] = {"type": "string"}
+    return {"$schema": DIALECT, **schema, "title": "Webhooks"}
 
 
 def _made(
