@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from itertools import count
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,18 @@ _database_numbers = count(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Ask for gRPC last: a child of a process that has opened a channel may hang, and some tests fork."""
     items.sort(key=lambda item: item.path.name == "test_grpc.py")
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """In a worker of pytest-xdist: pass on what there is to say."""
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["summary"] = dict(summary.LINES)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """A worker has ended: what it had to say is said by all of them together."""
+    summary.LINES.update(getattr(node, "workeroutput", {}).get("summary", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
