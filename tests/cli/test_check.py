@@ -110,7 +110,7 @@ def test_wrong_webhooks_are_told_too(tmp_path: Path, hooks: Any, words: list[str
     [
         ({"connection": "evnts"}, ["connection", "/hook", "did you mean 'events'?"]),
         ({"connection": "events", "type": "postgresql"}, ["type", "/hook", "'events'", "'sqlite'"]),
-        ({"connection": "events", "type": "redis"}, ["type", f"known: {', '.join(KINDS)}"]),
+        ({"connection": "events", "type": "mongodb"}, ["type", f"known: {', '.join(KINDS)}"]),
         ({"connection": "events", "columns": {"body": "body"}}, ["columns", "'body'", "$body"]),
         ({"connection": "events", "table": "a.b"}, ["table", "/hook"]),
         ({"connection": "events", "tabel": "x"}, ["tabel", "did you mean 'table'?"]),

@@ -174,7 +174,11 @@ def _welcome(loaded: Loaded, listener: socket.socket) -> list[str]:
     host, port = listener.getsockname()[:2]
     base = f"http://{_reachable(host)}:{port}"
     rows = [
-        ("POST", f"{base}{hook.path}", f"-> {', '.join(module.connection for module in hook.modules)}")
+        (
+            "POST",
+            f"{base}{hook.path}",
+            f"-> {', '.join(module.connection or 'log' for module in hook.modules)}",
+        )
         for hook in loaded.hooks.values()
     ]
     rows += [

@@ -172,9 +172,9 @@ class AsyncpgConnection(_Connection):
         fileno = wire.fileno() if wire is not None else -1
         return (fileno,) if fileno >= 0 else ()
 
-    async def store(self, statement: str, value: str) -> int:
-        """Run one statement with `$1`; says how many rows it touched."""
-        return rows_of(await self.execute(statement, value))
+    async def store(self, statement: str, *values: str) -> int:
+        """Run one statement with `$1` and on; says how many rows it touched."""
+        return rows_of(await self.execute(statement, *values))
 
     async def run(self, statement: str) -> None:
         """Run one statement without values."""

@@ -125,8 +125,8 @@ class Session(Protocol):
         """The socket's descriptor; empty once it is closed."""
         ...
 
-    async def store(self, statement: str, value: str) -> int:
-        """Run one statement with `$1`, committed when this returns; says how many rows it touched."""
+    async def store(self, statement: str, *values: str) -> int:
+        """Run one statement with `$1` and on, committed when this returns; says how many rows it touched."""
         ...
 
     async def run(self, statement: str) -> None:

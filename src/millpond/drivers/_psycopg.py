@@ -220,10 +220,10 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
         (result,) = await self._ask(FITNESS.encode())
         return result.get_value(0, 0) == b"t", result.get_value(0, 1) == b"on"
 
-    async def store(self, statement: str, value: str) -> int:
-        """Run one statement with `$1`, committed when this returns; says how many rows it touched."""
+    async def store(self, statement: str, *values: str) -> int:
+        """Run one statement with `$1` and on, committed when this returns; says how many rows it touched."""
         async with psycopg.AsyncRawCursor(self) as cursor:
-            await cursor.execute(statement, [value])
+            await cursor.execute(statement, values)
             stored = rows_of(cursor.statusmessage or "")
         await self.commit()
         return stored

@@ -2,22 +2,26 @@
 
 What a request can rely on:
 
-- 201 is sent after every module has stored it, and committed.
+- 201 is sent after every module has stored it, and committed; 200 where there was
+  nothing to store, only to log.
 - Nothing is tried twice behind the sender's back. When a connection is lost,
   or a database does not answer in time, in the middle of a statement, nobody
   can tell whether the row was stored: the answer is 503.
 - The modules of a hook run in order and the first that fails ends it. There is
   no common transaction: what the modules before it have stored stays stored.
 - A connection is held while a statement runs, not while a body arrives.
+- Who may not send is told so before the body is parsed, and nothing else.
+- A request whose key is known is not stored again, and gets the answer of the
+  first time with `Idempotent-Replayed: true`; see `idempotency`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -26,9 +30,12 @@ from starlette.responses import JSONResponse, Response
 
 from millpond.errors import PoolError, describe
 from millpond.gateway import body
+from millpond.gateway.authentication import Check, Unauthorized
+from millpond.gateway.body import JSON_TYPES
+from millpond.gateway.idempotency import Keys, fingerprint
 from millpond.gateway.modules import Module
 from millpond.gateway.pointer import Received
-from millpond.gateway.refusals import WORDS, Disconnected, Fault, NoRow, NotStored, Refused
+from millpond.gateway.refusals import WORDS, Disconnected, Fault, NoRow, NotStored, Outcome, Refused
 from millpond.web.problems import UNAVAILABLE, problem, unavailable
 from millpond.web.sparing import Sparing
 
@@ -39,6 +46,7 @@ if TYPE_CHECKING:
 
 _log = Sparing(logging.getLogger("millpond.gateway"))
 _ALLOW: Final = {"Allow": "POST"}
+_REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +58,18 @@ class Hook:
         modules: run in this order.
         max_body_bytes: largest body that is taken.
         body_timeout: longest that a body may take to arrive, seconds.
+        content_types: that are taken; `*` stands for any part.
+        check: who may send; None: everybody.
+        keys: finds the key by which a request is known again; None: each is new.
     """
 
     path: str
     modules: tuple[Module, ...]
     max_body_bytes: int
     body_timeout: float
+    content_types: tuple[str, ...] = JSON_TYPES
+    check: Check | None = field(default=None, repr=False)
+    keys: Keys | None = field(default=None, repr=False)
 
 
 class _Serving:
@@ -127,12 +141,21 @@ class Gateway:
 
     async def _served(self, hooks: Mapping[str, Hook], scope: Scope, receive: Receive) -> Response:
         path = _path(scope)
+        hook = None
         try:
             hook = self._hook(hooks, path, scope["method"])
             received = await _received(hook, scope, receive)
-            for place, module in enumerate(hook.modules):
-                await self._run(module, received, f"{hook.path} modules[{place}] -> {module.connection}")
-            return JSONResponse({"stored": len(hook.modules)}, status_code=201)
+            outcomes = [
+                await self._run(
+                    module, received, f"{hook.path} modules[{place}] -> {module.connection or 'log'}"
+                )
+                for place, module in enumerate(hook.modules)
+            ]
+            return _confirmation(hook, outcomes)
+        except Unauthorized as stranger:
+            assert hook is not None and hook.check is not None  # noqa: S101 - for the type checker
+            _log.warning((path, str(stranger)), "%s: answered 401: %s", path, stranger)
+            return problem(401, None, {"WWW-Authenticate": hook.check.challenge})
         except Refused as refused:
             return problem(refused.status, refused.detail, refused.headers)
         except NotStored as failed:
@@ -157,20 +180,23 @@ class Gateway:
             raise Refused(405, "Only POST is answered here.", _ALLOW)
         return hook
 
-    async def _run(self, module: Module, received: Received, where: str) -> None:
+    async def _run(self, module: Module, received: Received, where: str) -> Outcome:
         """Store the request with one module.
 
         Raises:
             NotStored: it could not, and that is logged.
+            Refused: 422, its key belongs to another request.
             PoolError: no connection could be had.
         """
         try:
-            # The client library's own error goes through the lease, whose driver judges the connection by it.
-            async with self._registry.acquire(module.connection) as conn, asyncio.timeout(module.timeout):
-                await module.store(conn, received)
-            return
-        except PoolError:
+            outcome = await self._stored(module, received)
+            if outcome is Outcome.OTHER:
+                raise Refused(422, "The key of this request came before with another body.")
+            return outcome
+        except (PoolError, Refused):
             raise
+        except NotStored as error:
+            failed = error
         except NoRow:
             failed = NotStored(Fault.MISFIT, "the statement succeeded but stored no row: is there a trigger?")
         except TimeoutError:
@@ -183,13 +209,58 @@ class Gateway:
         say((where, failed.why), "%s: answered %d: %s", where, failed.fault.value, failed.why)
         raise failed
 
+    async def _stored(self, module: Module, received: Received) -> Outcome:
+        if module.connection is None:
+            return await module.store(None, received)
+        # The client library's own error goes through the lease, whose driver judges the connection by it.
+        async with self._registry.acquire(module.connection) as conn, asyncio.timeout(module.timeout):
+            return await module.store(conn, received)
+
+
+def _confirmation(hook: Hook, outcomes: Sequence[Outcome]) -> Response:
+    """The answer to a request that every module has taken; modules without a connection only wrote a line."""
+    stored = [
+        outcome
+        for module, outcome in zip(hook.modules, outcomes, strict=True)
+        if module.connection is not None
+    ]
+    came_before = bool(stored) and all(outcome is Outcome.BEFORE for outcome in stored)
+    return JSONResponse(
+        {"stored": len(stored)},
+        status_code=201 if stored else 200,
+        headers=_REPLAYED if came_before else None,
+    )
+
 
 async def _received(hook: Hook, scope: Scope, receive: Receive) -> Received:
+    """The whole request, from somebody who may send it.
+
+    Raises:
+        Unauthorized: it is from somebody else.
+        Refused: it is not what the hook takes.
+        Disconnected: the sender went away.
+    """
     received_at = datetime.now(UTC).isoformat(timespec="microseconds")
-    body.check_head(Headers(scope=scope), most=hook.max_body_bytes)
+    headers = Headers(scope=scope)
+    check_body = None if hook.check is None else hook.check.head(headers)
+    media_type = body.check_head(headers, most=hook.max_body_bytes, types=hook.content_types)
     content = await body.read(receive, most=hook.max_body_bytes, timeout=hook.body_timeout)
+    if check_body is not None:
+        check_body(content)
     text, parsed = body.parse(content)
-    return Received(path=hook.path, received_at=received_at, text=text, body=parsed)
+    key = None if hook.keys is None else hook.keys.key(headers, parsed)
+    client = scope.get("client")
+    return Received(
+        path=hook.path,
+        received_at=received_at,
+        text=text,
+        body=parsed,
+        size=len(content),
+        media_type=media_type,
+        sender=client[0] if client else "",
+        key=key,
+        fingerprint="" if key is None else fingerprint(text),
+    )
 
 
 def _path(scope: Scope) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from os import PathLike
 from typing import Any, Final, Protocol
@@ -11,7 +12,10 @@ from pydantic import ValidationError
 from millpond.drivers.kinds import near
 from millpond.errors import ConfigError
 from millpond.gateway.app import Hook
-from millpond.gateway.model import RowModule, Webhook, Webhooks
+from millpond.gateway.authentication import Bearer, Hmac, check_of
+from millpond.gateway.idempotency import Idempotency, Keeping, Keys
+from millpond.gateway.model import Webhook, Webhooks
+from millpond.gateway.module_models import ACTIONS, MODELS, LogModule, RedisModule, RowModule
 from millpond.gateway.modules import KINDS, Module, make
 from millpond.registry.schema import DIALECT, with_references
 from millpond.registry.sources import read_document
@@ -106,19 +110,49 @@ def _made(
         if fault := _path_fault(webhook, hooks, reserved):
             faults.append(f"{spelled((*at, 'path'))}: {fault}")
         modules: list[Module] = []
-        for place, module in enumerate(webhook.modules):
+        keepings = _keepings(webhook)
+        if webhook.idempotency is not None and not any(keepings):
+            faults.append(
+                f"{spelled((*at, 'idempotency'))}: hook {webhook.path}: no module of it keeps a key"
+            )
+        for place, (module, keeping) in enumerate(zip(webhook.modules, keepings, strict=True)):
             here: KeyPath = (*at, "modules", place)
-            if wrong := _connection_fault(module, registry):
+            if not isinstance(module, LogModule) and (wrong := _connection_fault(module, registry)):
                 key, words = wrong
                 faults.append(f"{spelled((*here, key))}: hook {webhook.path}: {words}")
                 continue
             try:
-                modules.append(make(module, registry.kind(module.connection)))
+                modules.append(make(module, keeping))
             except ValueError as error:
                 key, _, words = str(error).partition(": ")
-                faults.append(f"{spelled((*here, key))}: hook {webhook.path}: {words}")
-        hooks[webhook.path] = Hook(webhook.path, tuple(modules), webhook.max_body_bytes, webhook.body_timeout)
-    return hooks, faults
+                where = (*at, "idempotency", "table") if key == "idempotency.table" else (*here, key)
+                faults.append(f"{spelled(where)}: hook {webhook.path}: {words}")
+        hooks[webhook.path] = Hook(
+            webhook.path,
+            tuple(modules),
+            webhook.max_body_bytes,
+            webhook.body_timeout,
+            tuple(webhook.content_types),
+            None if webhook.auth is None else check_of(webhook.auth),
+            None if webhook.idempotency is None else Keys(webhook.idempotency),
+        )
+    return hooks, list(dict.fromkeys(faults))
+
+
+def _keepings(webhook: Webhook) -> list[Keeping | None]:
+    """How each module keeps keys; what it writes to tells it from the others, whatever their order."""
+    said = webhook.idempotency
+    keepings: list[Keeping | None] = []
+    seen: Counter[str] = Counter()
+    for module in webhook.modules:
+        if said is None or isinstance(module, LogModule):
+            keepings.append(None)
+            continue
+        target = f"{module.type}:{module.connection}:{module.target}"
+        seen[target] += 1
+        scope = target if seen[target] == 1 else f"{target}#{seen[target]}"
+        keepings.append(Keeping(webhook.path, scope, said.table, said.ttl))
+    return keepings
 
 
 def _path_fault(webhook: Webhook, others: Mapping[str, Hook], reserved: Sequence[str]) -> str | None:
@@ -130,12 +164,12 @@ def _path_fault(webhook: Webhook, others: Mapping[str, Hook], reserved: Sequence
     return None
 
 
-def _connection_fault(module: RowModule, registry: Connections) -> tuple[str, str] | None:
+def _connection_fault(module: RowModule | RedisModule, registry: Connections) -> tuple[str, str] | None:
     """Which key is wrong, and why."""
     name = module.connection
     if name not in registry.names:
         return "connection", f"there is no connection of this name{near(name, registry.names)}"
-    kind, said = registry.kind(name), getattr(module, "type", None)
+    kind, said = registry.kind(name), module.type
     if said != kind:
         return "type", f"is {said!r}, but the connection {name!r} is of type {kind!r}"
     return None
@@ -144,34 +178,80 @@ def _connection_fault(module: RowModule, registry: Connections) -> tuple[str, st
 def _worded(error: ValidationError) -> Iterator[str]:
     """One line for each fault, without the values that were given."""
     for each in error.errors(include_input=False, include_context=False, include_url=False):
-        # Below a module pydantic names the kind that it took the module for; the file has no such key.
-        path = tuple(
-            step
-            for at, step in enumerate(each["loc"])
-            if not (step in KINDS and at >= 2 and each["loc"][at - 2] == "modules")
-        )
+        path, beside = _place(each["loc"])
         if each["type"].startswith("union_tag_"):
-            path = (*path, "type")
-        yield f"{spelled(path)}: {_fault(each['type'], path, each['msg'])}"
+            # Pydantic names the key in quotes; of what was given in its place nothing is repeated.
+            path = (*path, "action" if "'action'" in str(each.get("msg")) else "type")
+        yield f"{spelled(path)}: {_fault(each['type'], path, each['msg'], beside)}"
 
 
-def _fault(kind: str, path: KeyPath, message: str) -> str:
+def _place(loc: Sequence[str | int]) -> tuple[KeyPath, Sequence[str]]:
+    """Where it stands in the file, and the keys that an object there may have.
+
+    Pydantic names also what it took an object for (`redis`, `list_push`); the file has no such keys.
+    """
+    path: list[str | int] = []
+    keys: Sequence[str] = list(Webhooks.model_fields)
+    tags: Mapping[str, Sequence[str]] = {}
+    for step in loc:
+        if step in tags:
+            keys = tags[str(step)]
+            tags = _ACTION_KEYS if step == "redis" else {}
+            continue
+        tags = {}
+        path.append(step)
+        match path:
+            case ["webhooks", int()]:
+                keys = list(Webhook.model_fields)
+            case ["webhooks", int(), "modules", int()]:
+                tags = _MODULE_KEYS
+            case ["webhooks", int(), "auth"]:
+                tags = _AUTH_KEYS
+            case ["webhooks", int(), "idempotency"]:
+                keys = list(Idempotency.model_fields)
+    return tuple(path), keys
+
+
+_ACTION_KEYS: Final[Mapping[str, Sequence[str]]] = {
+    name: list(model.model_fields) for name, model in ACTIONS.items()
+}
+_MODULE_KEYS: Final[Mapping[str, Sequence[str]]] = {
+    **{name: list(model.model_fields) for name, model in MODELS.items()},
+    "redis": list(RedisModule.model_fields),
+}
+_AUTH_KEYS: Final[Mapping[str, Sequence[str]]] = {
+    "bearer": list(Bearer.model_fields),
+    "hmac": list(Hmac.model_fields),
+}
+
+
+def _known(path: KeyPath) -> str:
+    """The values that a key can have which says what an object is."""
+    if path[-1] == "action":
+        return ", ".join(ACTIONS)
+    return ", ".join(_AUTH_KEYS if "auth" in path else KINDS)
+
+
+def _fault(kind: str, path: KeyPath, message: str, beside: Sequence[str]) -> str:
     match kind:
         case "extra_forbidden":
-            return f"is not a known key{near(str(path[-1]), _keys_beside(path))}"
+            return f"is not a known key{near(str(path[-1]), beside)}"
         case "union_tag_invalid":
-            return f"there is no module of this type; known: {', '.join(KINDS)}"
+            noun = {"action": "no action of this name", "type": "nothing of this type"}[str(path[-1])]
+            noun = "no module of this type" if "modules" in path and path[-1] == "type" else noun
+            return f"there is {noun}; known: {_known(path)}"
         case "union_tag_not_found":
-            return f"is missing; known: {', '.join(KINDS)}"
+            return f"is missing; known: {_known(path)}"
         case "value_error":
             return message.removeprefix("Value error, ")
+        case "literal_error":
+            return message.replace("Input should be", "must be").replace("'", "")
         case _:
             # Pydantic's words for what is left are about bounds: "Input should be greater than 0".
-            return _WORDS.get(kind) or message.replace("Input should be", "must be")
+            return _words(kind, path) or message.replace("Input should be", "must be")
 
 
-def _keys_beside(path: KeyPath) -> list[str]:
-    """The keys that an object at this place may have."""
-    if "modules" in path:
-        return [*RowModule.model_fields, "type"]
-    return list(Webhook.model_fields if len(path) > 1 else Webhooks.model_fields)
+def _words(kind: str, path: KeyPath) -> str | None:
+    if kind == "string_pattern_mismatch" and path[-1] != "path":
+        return "must be a content type" if "content_types" in path else "must be the name of a header"
+    return _WORDS.get(kind)

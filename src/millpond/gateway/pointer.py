@@ -1,20 +1,24 @@
-"""What goes into a column: a JSON pointer into the request's body, or one of a few special words.
+"""What of a request goes where: a JSON pointer into its body, or one of a few special words.
 
 - `/order/items/0`: a JSON pointer (RFC 6901) into the body; NULL where it finds nothing
 - `$body`: the whole body, a JSON document; one that is null is JSON's null and not NULL
 - `$path`: the path of the request
 - `$received_at`: when it arrived; UTC, ISO 8601, microseconds
+
+Names of keys, channels and queues are templates: `orders:{/customer/id}`.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 _BROKEN_ESCAPE: Final = re.compile(r"~(?![01])")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
+_PLACE: Final = re.compile(r"\{(/[^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,12 +30,22 @@ class Received:
         received_at: when it arrived: UTC, ISO 8601.
         text: the body as it was sent, which is one JSON document.
         body: the same, parsed.
+        size: bytes that were sent as the body.
+        media_type: what the sender says the body is, without parameters.
+        sender: the address that the request came from; empty where nobody knows.
+        key: by which the request is known when it comes again; None: there is none.
+        fingerprint: SHA-256 of the body, hexadecimal; empty where there is no key.
     """
 
     path: str
     received_at: str
-    text: str
-    body: Any
+    text: str = field(repr=False)
+    body: Any = field(repr=False)
+    size: int = 0
+    media_type: str = ""
+    sender: str = ""
+    key: str | None = None
+    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,3 +102,44 @@ def source(words: str) -> Callable[[Received], Any]:
         find = Pointer(words).find
         return lambda received: find(received.body)
     raise ValueError(f"takes a JSON pointer, which begins with /, or one of {', '.join(SPECIAL)}")
+
+
+class NoName(Exception):
+    """What a template's pointer finds in this body cannot be part of a name."""
+
+
+class Template:
+    """A name, parts of which may come from the body: `orders:{/customer/id}`.
+
+    `{/` begins a JSON pointer that ends at the next `}`; all other braces stand for themselves.
+
+    Raises:
+        ValueError: `text` is not one.
+    """
+
+    def __init__(self, text: str) -> None:
+        # Every second piece is a pointer.
+        pieces = _PLACE.split(text)
+        if any("{/" in piece for piece in pieces[::2]):
+            raise ValueError("a pointer in a name begins with {/ and ends with }, with no other brace inside")
+        self._pieces = [
+            Pointer(piece).find if at % 2 else _always(piece) for at, piece in enumerate(pieces) if piece
+        ]
+
+    def filled(self, received: Received) -> str:
+        """The name for this request.
+
+        Raises:
+            NoName: a pointer finds nothing, or no text, number or truth.
+        """
+        return "".join(_part(find(received.body)) for find in self._pieces)
+
+
+def _always(text: str) -> Callable[[Any], Any]:
+    return lambda _: text
+
+
+def _part(value: Any) -> str:
+    if value is None or value == "" or isinstance(value, dict | list):
+        raise NoName
+    return value if isinstance(value, str) else json.dumps(value)

@@ -58,5 +58,13 @@ class NoRow(Exception):
     """A statement succeeded and stored nothing; a trigger or a rule may do that."""
 
 
+class Outcome(enum.Enum):
+    """What became of a request in one module that did not fail."""
+
+    DONE = "done"  # now
+    BEFORE = "before"  # when this request, known by its key, came the first time
+    OTHER = "other"  # nothing: its key belongs to a request with another body
+
+
 class Disconnected(Exception):
     """The sender went away before its body was complete."""

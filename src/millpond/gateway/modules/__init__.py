@@ -5,32 +5,36 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any, Final, Protocol, cast
 
-from millpond.gateway.model import RowModule
+from millpond.gateway.idempotency import Keeping
+from millpond.gateway.module_models import AnyModule, LogModule
 from millpond.gateway.pointer import Received
-from millpond.gateway.refusals import NotStored
+from millpond.gateway.refusals import NotStored, Outcome
 
 _MODULES: Final = {
+    "log": ("millpond.gateway.modules.log", "LogLine"),
     "mysql": ("millpond.gateway.modules.mysql", "MySQLRows"),
     "postgresql": ("millpond.gateway.modules.postgresql", "PostgreSQLRows"),
+    "redis": ("millpond.gateway.modules.redis", "RedisWrites"),
     "sqlite": ("millpond.gateway.modules.sqlite", "SQLiteRows"),
 }
 
 KINDS: Final[tuple[str, ...]] = tuple(_MODULES)
-"""The kinds of connection that a hook can write to."""
+"""The types of module; all but `log` are kinds of connection."""
 
 
 class Module(Protocol):
     """One step of a hook: it puts a request where it belongs, through one connection."""
 
-    connection: str
-    """Name of the connection in the registry."""
+    connection: str | None
+    """Name of the connection in the registry; None: it needs none."""
     timeout: float
     """Longest that `store` may take, seconds."""
 
-    async def store(self, conn: Any, received: Received) -> None:
-        """Store the request; when this returns, it is committed.
+    async def store(self, conn: Any, received: Received) -> Outcome:
+        """Store the request, unless it is known by its key; when this returns, it is safe.
 
         Raises:
+            NotStored: it cannot be stored, and the client library has no part in that.
             NoRow: nothing failed, and nothing was stored.
             Exception: whatever the client library raises; the lease has to see it.
         """
@@ -41,16 +45,17 @@ class Module(Protocol):
         ...
 
 
-def make(model: RowModule, kind: str) -> Module:
+def make(model: AnyModule, keeping: Keeping | None = None) -> Module:
     """The module that does what `model` says.
 
     Args:
         model: checked already.
-        kind: its `type`, one of `KINDS`.
+        keeping: how it keeps keys of requests; None: it does not.
 
     Raises:
         ValueError: a name cannot be used with this kind; the text begins with the key.
         MissingExtra: the kind's client library is not installed.
     """
-    place, name = _MODULES[kind]
-    return cast("Module", getattr(import_module(place), name)(model))
+    place, name = _MODULES[model.type]
+    made = getattr(import_module(place), name)
+    return cast("Module", made(model) if isinstance(model, LogModule) else made(model, keeping))

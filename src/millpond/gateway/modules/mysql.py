@@ -5,18 +5,25 @@ NULL, objects and lists as JSON text; `$body` is always the JSON text of the
 whole body, `null` included. `$received_at` is UTC without saying so, which is
 what a DATETIME column takes. A value that does not fit is refused where the
 server's sql_mode is strict, as it is unless somebody changed it.
+
+A request's own key goes into its table in the same transaction, before the
+row: of two requests at once the second waits for the first to commit. Both
+tables must be transactional, as InnoDB's are.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond.drivers.mysql import MySQLDriver
 from millpond.errors import describe
-from millpond.gateway.model import RowModule
+from millpond.gateway.idempotency import BATCH, Keeping
+from millpond.gateway.module_models import RowModule
 from millpond.gateway.pointer import Json, Received, source
-from millpond.gateway.refusals import Fault, NoRow, NotStored
+from millpond.gateway.refusals import Fault, NoRow, NotStored, Outcome
 
 if TYPE_CHECKING:
     from millpond.drivers._mysql_session import Session
@@ -37,6 +44,7 @@ _AWAY: Final = frozenset({
 })  # fmt: skip
 _COLUMN_TYPES: Final = {"$body": "JSON NOT NULL", "$path": "TEXT", "$received_at": "DATETIME(6) NOT NULL"}
 _NO_SUCH_TABLE: Final = 1146
+_DUPLICATE: Final = 1062
 
 
 class MySQLRows:
@@ -46,7 +54,7 @@ class MySQLRows:
         ValueError: the table's or a column's name cannot be one.
     """
 
-    def __init__(self, model: RowModule) -> None:
+    def __init__(self, model: RowModule, keeping: Keeping | None = None) -> None:
         self.connection = model.connection
         self.timeout = model.timeout
         if model.table.count(".") > 1:
@@ -58,30 +66,40 @@ class MySQLRows:
         names = f"{table} ({', '.join(columns)})".replace("%", "%%")
         values = ", ".join(["%s"] * len(columns))
         self._insert = f"INSERT INTO {names} VALUES ({values})"  # noqa: S608 - names only, quoted
-        self._create = _creation(table, model) if model.create_table else None
+        self._keys = None if keeping is None else _Keys(keeping)
+        self._create: list[str] = []
+        if model.create_table:
+            self._create = [_creation(table, model), *([self._keys.creation] if self._keys else ())]
 
-    async def store(self, conn: Session, received: Received) -> None:
-        """Insert the row; it is committed when this returns."""
+    async def store(self, conn: Session, received: Received) -> Outcome:
+        """Insert the row, unless the request's key is there; it is committed when this returns."""
         row = [
             _utc(value_of(received)) if is_time else _bound(value_of(received))
             for is_time, value_of in self._sources
         ]
         try:
-            stored = await self._store(conn, row)
+            return await self._store(conn, row, received)
         except conn.Error as error:
-            if self._create is None or error.args[0] != _NO_SUCH_TABLE:
+            if not self._create or error.args[0] != _NO_SUCH_TABLE:
                 raise
-            await conn.run(self._create)
-            stored = await self._store(conn, row)
+        await conn.rollback()
+        for statement in self._create:
+            await conn.run(statement)
+        return await self._store(conn, row, received)
+
+    async def _store(self, conn: Session, row: list[Any], received: Received) -> Outcome:
+        has_key = self._keys is not None and received.key is not None
+        if self._keys is not None and has_key:
+            outcome = await self._keys.keep(conn, received)
+            if outcome is not Outcome.DONE:
+                return outcome
+        if await _executed(conn, self._insert, row) != 1:
+            raise NoRow
         if conn.is_in_transaction:
             await conn.commit()
-        if stored != 1:
-            raise NoRow
-
-    async def _store(self, conn: Session, row: list[Any]) -> int:
-        async with conn.cursor() as cursor:
-            stored: int = await cursor.execute(self._insert, row)
-        return stored
+        if self._keys is not None and has_key:
+            await self._keys.sweep(conn)
+        return Outcome.DONE
 
     def explain(self, error: Exception) -> NotStored:
         """What an error of `store` means; of the server's words only those that hold no values."""
@@ -94,6 +112,81 @@ class MySQLRows:
             fault = Fault.CONFLICT if code in _CONFLICTS else Fault.UNFIT
             return NotStored(fault, f"{type(error).__name__} ({code})")
         return NotStored(Fault.AWAY if code in _AWAY else Fault.MISFIT, describe(error))
+
+
+class _Keys:
+    """The table of the requests' own keys."""
+
+    def __init__(self, keeping: Keeping) -> None:
+        if keeping.table.count(".") > 1:
+            raise ValueError(
+                "idempotency.table: takes a name, or a database and a name with one dot between them"
+            )
+        self._keeping = keeping
+        table = _quoted("idempotency.table", *keeping.table.split("."))
+        self.creation = (
+            f"CREATE TABLE IF NOT EXISTS {table} (id CHAR(64) PRIMARY KEY, body CHAR(64) NOT NULL, "
+            "hook VARCHAR(500) NOT NULL, expires_at DATETIME(6) NOT NULL, INDEX (expires_at)) "
+            "ENGINE=InnoDB CHARACTER SET ascii COLLATE ascii_bin"
+        )
+        table = table.replace("%", "%%")
+        self._put = (
+            f"INSERT INTO {table} (id, body, hook, expires_at) "  # noqa: S608 - names only, quoted
+            "VALUES (%s, %s, %s, UTC_TIMESTAMP(6) + INTERVAL %s SECOND)"
+        )
+        self._find = f"SELECT body, expires_at <= UTC_TIMESTAMP(6) FROM {table} WHERE id = %s"  # noqa: S608
+        expired = f"DELETE FROM {table} WHERE expires_at <= UTC_TIMESTAMP(6)"  # noqa: S608
+        self._remove = f"{expired} AND id = %s"
+        self._sweep = f"{expired} LIMIT {BATCH}"
+
+    async def keep(self, conn: Session, received: Received) -> Outcome:
+        """Put the request's key into the table, unless it is there; the transaction stays open if not.
+
+        Raises:
+            Error: the library's; also when the key came and went twice, which takes somebody to delete it.
+        """
+        keeping, id = self._keeping, self._keeping.id_of(received)
+        for is_last in (False, True):
+            await conn.run("START TRANSACTION")
+            try:
+                await _executed(conn, self._put, (id, received.fingerprint, keeping.hook, keeping.ttl))
+                return Outcome.DONE
+            except conn.Error as error:
+                if error.args[0] != _DUPLICATE or is_last:
+                    raise
+            # Seen from a transaction of its own: this one may have begun before the other's end.
+            await conn.rollback()
+            async with conn.cursor() as cursor:
+                await cursor.execute(self._find, (id,))
+                found = await cursor.fetchone()
+            if found is not None and not found[1]:
+                await self._end(conn)
+                return Outcome.BEFORE if found[0] == received.fingerprint else Outcome.OTHER
+            await _executed(conn, self._remove, (id,))
+            await self._end(conn)
+        raise AssertionError("unreachable")
+
+    async def sweep(self, conn: Session) -> None:
+        """Delete what is known no more, when it is time; the row is stored, whatever comes of this."""
+        sweep = self._keeping.sweep
+        if not sweep.is_due():
+            return
+        with suppress(conn.Error):
+            # For the next transaction only: no locks on the gaps where others insert.
+            await conn.run("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
+            sweep.deleted(await _executed(conn, self._sweep, ()))
+            await self._end(conn)
+
+    async def _end(self, conn: Session) -> None:
+        if conn.is_in_transaction:
+            await conn.commit()
+
+
+async def _executed(conn: Session, statement: str, values: Sequence[Any]) -> int:
+    """How many rows the statement has changed."""
+    async with conn.cursor() as cursor:
+        changed: int = await cursor.execute(statement, values)
+    return changed
 
 
 def _bound(value: Any) -> Any:

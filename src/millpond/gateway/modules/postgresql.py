@@ -7,6 +7,10 @@ the document itself. A string keeps no quotes unless its column is `json` or
 `jsonb`; objects and lists go into a text column as JSON text. A null that a
 pointer finds becomes NULL; a body that is null is stored by `$body` as JSON's
 null.
+
+A request's own key goes into its table by the same statement, after the row:
+of two requests at once the second fails on the first one's key, which undoes
+its row.
 """
 
 from __future__ import annotations
@@ -16,9 +20,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from millpond.drivers.postgresql import PostgreSQLDriver
 from millpond.errors import describe
-from millpond.gateway.model import RowModule
+from millpond.gateway.idempotency import BATCH, Keeping
+from millpond.gateway.module_models import RowModule
 from millpond.gateway.pointer import Json, Received, source
-from millpond.gateway.refusals import Fault, NoRow, NotStored
+from millpond.gateway.refusals import Fault, NoRow, NotStored, Outcome
 
 if TYPE_CHECKING:
     from millpond.drivers._postgresql_session import Session
@@ -43,6 +48,7 @@ _FAULTS: Final[tuple[tuple[str, Fault], ...]] = (
 _UNDEFINED_TABLE: Final = "42P01"
 # Another session has just created it: duplicate_table, duplicate_object, unique_violation.
 _ALREADY_THERE: Final = ("42P07", "42710", "23505")
+_CONFLICTS: Final = frozenset({"23505", "23P01"})
 _COLUMN_TYPES: Final = {"$body": "jsonb NOT NULL", "$path": "text", "$received_at": "timestamptz NOT NULL"}
 
 
@@ -53,7 +59,7 @@ class PostgreSQLRows:
         ValueError: the table's or a column's name cannot be one.
     """
 
-    def __init__(self, model: RowModule) -> None:
+    def __init__(self, model: RowModule, keeping: Keeping | None = None) -> None:
         self.connection = model.connection
         self.timeout = model.timeout
         if model.table.count(".") > 1:
@@ -65,22 +71,34 @@ class PostgreSQLRows:
         # json_populate_record makes every null a NULL. The literal takes the column's own type; it stands in
         # this statement only, because a column of numbers takes other bodies.
         self._insert_null = _insertion(table, columns, _with_null_bodies(model))
-        self._create = _creation(table, model) if model.create_table else None
+        self._keys = None if keeping is None else _Keys(keeping)
+        self._create: list[str] = []
+        if model.create_table:
+            self._create = [_creation(table, model), *(self._keys.creation if self._keys else ())]
 
-    async def store(self, conn: Session, received: Received) -> None:
-        """Insert the row, whichever library the connection is of; it is committed when this returns."""
-        row, insert = self._row(received), self._insert_null if received.body is None else self._insert
+    async def store(self, conn: Session, received: Received) -> Outcome:
+        """Insert the row, unless the request's key is there; it is committed when this returns.
+
+        The connection may be of either library.
+        """
         try:
-            stored = await conn.store(insert, row)
+            return await self._store(conn, received)
         except Exception as error:
-            if self._create is None or _state(error) != _UNDEFINED_TABLE:
+            if not self._create or _state(error) != _UNDEFINED_TABLE:
                 raise
-            # Without autocommit the failed statement has spoiled its transaction.
-            await conn.settle()
-            await _create(conn, self._create)
-            stored = await conn.store(insert, row)
-        if stored != 1:
+        # Without autocommit the failed statement has spoiled its transaction.
+        await conn.settle()
+        for statement in self._create:
+            await _create(conn, statement)
+        return await self._store(conn, received)
+
+    async def _store(self, conn: Session, received: Received) -> Outcome:
+        row, insert = self._row(received), self._insert_null if received.body is None else self._insert
+        if self._keys is not None and received.key is not None:
+            return await self._keys.store(conn, insert, row, received)
+        if await conn.store(insert, row) != 1:
             raise NoRow
+        return Outcome.DONE
 
     def explain(self, error: Exception) -> NotStored:
         """What an error of `store` means; of the server's words only those that hold no values."""
@@ -108,6 +126,77 @@ class PostgreSQLRows:
             value = value_of(received)
             pairs.append(f"{name}: {value.text if isinstance(value, Json) else json.dumps(value)}")
         return f"{{{', '.join(pairs)}}}"
+
+
+class _Keys:
+    """The table of the requests' own keys."""
+
+    def __init__(self, keeping: Keeping) -> None:
+        if keeping.table.count(".") > 1:
+            raise ValueError(
+                "idempotency.table: takes a name, or a schema and a name with one dot between them"
+            )
+        self._keeping = keeping
+        names = keeping.table.split(".")
+        table = _quoted("idempotency.table", *names)
+        index = _quoted("idempotency.table", f"{names[-1][:40]}_expires_at")
+        self.creation = (
+            f"CREATE TABLE IF NOT EXISTS {table} "
+            "(id text PRIMARY KEY, body text NOT NULL, hook text NOT NULL, expires_at timestamptz NOT NULL)",
+            f"CREATE INDEX IF NOT EXISTS {index} ON {table} (expires_at)",
+        )
+        self._unless_there = f"WHERE NOT EXISTS (SELECT FROM {table} WHERE id = $2)"
+        self._keep = (
+            f"INSERT INTO {table} (id, body, hook, expires_at) "  # noqa: S608
+            "SELECT $2, $3, $4, now() + make_interval(secs => $5::text::float8) "
+            "WHERE EXISTS (SELECT FROM stored)"
+        )
+        self._find = f"SELECT FROM {table} WHERE id = $1 AND expires_at > now()"
+        self._remove = f"DELETE FROM {table} WHERE id = $1 AND expires_at <= now()"  # noqa: S608
+        self._sweep = (
+            f"DELETE FROM {table} WHERE id IN (SELECT id FROM {table} "  # noqa: S608
+            f"WHERE expires_at <= now() LIMIT {BATCH} FOR UPDATE SKIP LOCKED)"
+        )
+
+    async def store(self, conn: Session, insert: str, row: str, received: Received) -> Outcome:
+        """Store row and key together, unless the key is there.
+
+        Raises:
+            NoRow: there is no key, and there was no row either.
+            Exception: as the library says.
+        """
+        keeping, id = self._keeping, self._keeping.id_of(received) or ""
+        once = f"WITH stored AS ({insert} {self._unless_there} RETURNING 1) {self._keep}"
+        for is_last in (False, True):
+            conflict: Exception | None = None
+            try:
+                if await conn.store(once, row, id, received.fingerprint, keeping.hook, str(keeping.ttl)):
+                    await self._sweep_if_due(conn)
+                    return Outcome.DONE
+            except Exception as error:
+                # Also of the row: another request with this key may have stored it at this moment.
+                if _state(error) not in _CONFLICTS:
+                    raise
+                conflict = error
+                await conn.settle()
+            if await conn.store(f"{self._find} AND body = $2", id, received.fingerprint):
+                return Outcome.BEFORE
+            if await conn.store(self._find, id):
+                return Outcome.OTHER
+            if not await conn.store(self._remove, id) or is_last:
+                raise conflict or NoRow
+        raise AssertionError("the last round returns or raises")
+
+    async def _sweep_if_due(self, conn: Session) -> None:
+        """Delete what is known no more, when it is time; the row is stored, whatever comes of this."""
+        sweep = self._keeping.sweep
+        if sweep.is_due():
+            try:
+                sweep.deleted(await conn.store(self._sweep))
+            except Exception as error:
+                if _state(error) is None:
+                    raise
+                await conn.settle()
 
 
 def _insertion(table: str, columns: str, values: str) -> str:

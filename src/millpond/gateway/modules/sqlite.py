@@ -2,20 +2,24 @@
 
 Strings and numbers are stored as they are, true and false as 1 and 0, null as
 NULL, objects and lists as JSON text; `$body` is always the JSON text of the
-whole body, `null` included.
+whole body, `null` included. A request's own key goes into its table in the
+same transaction, which begins as a writer: of two requests at once the second
+waits, and finds the key of the first.
 """
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond.drivers.sqlite import SQLiteDriver
 from millpond.errors import describe
-from millpond.gateway.model import RowModule
+from millpond.gateway.idempotency import BATCH, Keeping
+from millpond.gateway.module_models import RowModule
 from millpond.gateway.pointer import Json, Received, source
-from millpond.gateway.refusals import Fault, NoRow, NotStored
+from millpond.gateway.refusals import Fault, NoRow, NotStored, Outcome
 
 if TYPE_CHECKING:
     import aiosqlite
@@ -38,7 +42,7 @@ class SQLiteRows:
         ValueError: the table's or a column's name cannot be one.
     """
 
-    def __init__(self, model: RowModule) -> None:
+    def __init__(self, model: RowModule, keeping: Keeping | None = None) -> None:
         self.connection = model.connection
         self.timeout = model.timeout
         if "." in model.table:
@@ -50,24 +54,37 @@ class SQLiteRows:
             f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608 - names only, quoted; values are ?
             f"VALUES ({', '.join('?' * len(columns))})"
         )
-        self._create = _creation(table, model) if model.create_table else None
+        self._keys = None if keeping is None else _Keys(keeping)
+        self._create: list[str] = []
+        if model.create_table:
+            self._create = [_creation(table, model), *(self._keys.creation if self._keys else ())]
 
-    async def store(self, conn: aiosqlite.Connection, received: Received) -> None:
-        """Insert the row and commit it."""
+    async def store(self, conn: aiosqlite.Connection, received: Received) -> Outcome:
+        """Insert the row and commit it, unless the request's key is there."""
         row = [_bound(value_of(received)) for value_of in self._sources]
-        changes = conn.total_changes
         try:
-            await conn.execute(self._insert, row)
+            return await self._store(conn, row, received)
         except sqlite3.OperationalError as error:
-            if self._create is None or not str(error).startswith("no such table"):
+            if not self._create or not str(error).startswith("no such table"):
                 raise
-            await conn.execute(self._create)
-            changes = conn.total_changes
+        await conn.rollback()
+        for statement in self._create:
+            await conn.execute(statement)
+        return await self._store(conn, row, received)
+
+    async def _store(self, conn: aiosqlite.Connection, row: list[Any], received: Received) -> Outcome:
+        outcome = Outcome.DONE
+        if self._keys is not None and received.key is not None:
+            await conn.execute("BEGIN IMMEDIATE")
+            outcome = await self._keys.keep(conn, received)
+        changes = conn.total_changes
+        if outcome is Outcome.DONE:
             await conn.execute(self._insert, row)
-        # Also in autocommit, where there is nothing to commit: it fails when the file is gone.
+            if conn.total_changes == changes:
+                raise NoRow
+        # Also where there is nothing to commit: it fails when the file is gone.
         await conn.commit()
-        if conn.total_changes == changes:
-            raise NoRow
+        return outcome
 
     def explain(self, error: Exception) -> NotStored:
         """What an error of `store` means; SQLite's own sentences name tables and columns, never values."""
@@ -83,6 +100,39 @@ class SQLiteRows:
         primary = code & 0xFF
         fault = Fault.UNFIT if primary in _UNFIT else Fault.MISFIT if primary in _MISFIT else Fault.AWAY
         return NotStored(fault, describe(error))
+
+
+class _Keys:
+    """The table of the requests' own keys."""
+
+    def __init__(self, keeping: Keeping) -> None:
+        if "." in keeping.table:
+            raise ValueError(
+                "idempotency.table: a table in SQLite has no schema, so its name has no dot here"
+            )
+        self._keeping = keeping
+        table, index = (_quoted("idempotency.table", keeping.table + end) for end in ("", "_expires_at"))
+        self.creation = (
+            f"CREATE TABLE IF NOT EXISTS {table} "
+            "(id TEXT PRIMARY KEY, body TEXT NOT NULL, hook TEXT NOT NULL, expires_at REAL NOT NULL)",
+            f"CREATE INDEX IF NOT EXISTS {index} ON {table} (expires_at)",
+        )
+        self._find = f"SELECT body FROM {table} WHERE id = ? AND expires_at > ?"  # noqa: S608 - names only, quoted
+        self._put = f"INSERT OR REPLACE INTO {table} (id, body, hook, expires_at) VALUES (?, ?, ?, ?)"  # noqa: S608
+        self._sweep = (
+            f"DELETE FROM {table} WHERE id IN "  # noqa: S608
+            f"(SELECT id FROM {table} WHERE expires_at <= ? LIMIT {BATCH})"
+        )
+
+    async def keep(self, conn: aiosqlite.Connection, received: Received) -> Outcome:
+        """Put the request's key into the table, unless it is there, in the transaction under way."""
+        keeping, id, now = self._keeping, self._keeping.id_of(received), time.time()
+        for (body,) in await conn.execute_fetchall(self._find, (id, now)):
+            return Outcome.BEFORE if body == received.fingerprint else Outcome.OTHER
+        if keeping.sweep.is_due():
+            keeping.sweep.deleted((await conn.execute(self._sweep, (now,))).rowcount)
+        await conn.execute(self._put, (id, received.fingerprint, keeping.hook, now + keeping.ttl))
+        return Outcome.DONE
 
 
 def _bound(value: Any) -> Any:
