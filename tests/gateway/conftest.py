@@ -4,9 +4,12 @@ from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
 
+import httpx2
 import pytest
 
 from tests.gateway.backends import Database, MariaDB, Postgres, Sqlite
+from tests.gateway.service import Service
+from tests.gateway.traffic import client_of
 from tests.servers import MariaDBServer, PostgresServer
 
 _numbers = count(1)
@@ -46,3 +49,10 @@ def backend(request: pytest.FixtureRequest) -> Database:
 def workplace(tmp_path: Path) -> Path:
     """A directory for a service's files."""
     return tmp_path / "service"
+
+
+@pytest.fixture
+def client(service: Service) -> Iterator[httpx2.Client]:
+    """A client of the module's own `service`."""
+    with client_of(service.url) as opened:
+        yield opened

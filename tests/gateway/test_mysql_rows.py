@@ -9,7 +9,6 @@ import pytest
 
 from tests.gateway.backends import MariaDB
 from tests.gateway.service import Service, hook
-from tests.gateway.traffic import client_of
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +43,6 @@ def service(mariadb_backend: MariaDB, tmp_path_factory: pytest.TempPathFactory) 
     with Service(tmp_path_factory.mktemp("service"), connections, hooks) as running:
         yield running
         assert running.stop() == 0
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[httpx2.Client]:
-    with client_of(service.url) as opened:
-        yield opened
 
 
 @pytest.mark.parametrize(("path", "table"), [("/by-hand", "kept"), ("/aiomysql", "also_kept")])

@@ -10,7 +10,7 @@ import pytest
 
 from tests.gateway.backends import Database
 from tests.gateway.service import Service, hook
-from tests.gateway.traffic import client_of, open_client
+from tests.gateway.traffic import open_client
 
 ODD_TABLE = 'odd "name" -- x'
 MAPPED = {"order no": "/order/id", 'wh"o': "/user/name", "via": "$path", "at": "$received_at", "all": "$body"}
@@ -47,12 +47,6 @@ def service(backend: Database, tmp_path_factory: pytest.TempPathFactory) -> Iter
     with Service(directory, {"events": backend.connection(pool_max_size=4)}, hooks) as running:
         yield running
         assert running.stop() == 0
-
-
-@pytest.fixture
-def client(service: Service) -> Iterator[httpx2.Client]:
-    with client_of(service.url) as opened:
-        yield opened
 
 
 def assert_gives_nothing_away(answer: httpx2.Response) -> None:

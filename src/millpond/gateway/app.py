@@ -243,10 +243,14 @@ async def _received(hook: Hook, scope: Scope, receive: Receive) -> Received:
     received_at = datetime.now(UTC).isoformat(timespec="microseconds")
     headers = Headers(scope=scope)
     check_body = None if hook.check is None else hook.check.head(headers)
-    media_type = body.check_head(headers, most=hook.max_body_bytes, types=hook.content_types)
+    if check_body is None:
+        body.check_type(headers, hook.content_types)
+    body.check_length(headers, most=hook.max_body_bytes)
     content = await body.read(receive, most=hook.max_body_bytes, timeout=hook.body_timeout)
     if check_body is not None:
         check_body(content)
+    # Of what a stranger sends nothing is judged but its size.
+    media_type = body.check_type(headers, hook.content_types)
     text, parsed = body.parse(content)
     key = None if hook.keys is None else hook.keys.key(headers, parsed)
     client = scope.get("client")

@@ -25,35 +25,42 @@ JSON_TYPES: Final = ("application/json", "*/*+json")
 _CLOSE: Final[Mapping[str, str]] = {"Connection": "close"}
 
 
-def check_head(headers: Mapping[str, str], *, most: int, types: Sequence[str] = JSON_TYPES) -> str:
-    """Refuse by what the head of the request says, before a byte of its body is read.
+def check_type(headers: Mapping[str, str], types: Sequence[str] = JSON_TYPES) -> str:
+    """Refuse by what the head of the request says that its body is.
 
     Args:
         headers: of the request; looked up without regard to case.
-        most: bytes the body may have.
         types: content types that are taken, `*` for any part.
 
     Returns:
         The content type, without parameters.
 
     Raises:
-        Refused: 415, it is of another type; 413, it is too large.
+        Refused: 415, it is of another type, or packed.
     """
     media_type = headers.get("content-type", "").partition(";")[0].strip().lower()
     if not any(_pattern(each).fullmatch(media_type) for each in types):
-        is_json = tuple(types) == JSON_TYPES
-        raise Refused(
-            415,
-            "Send JSON: Content-Type must be application/json or end in +json."
-            if is_json
-            else "This Content-Type is not taken here.",
-        )
+        if tuple(types) != JSON_TYPES:
+            raise Refused(415, "This Content-Type is not taken here.")
+        raise Refused(415, "Send JSON: Content-Type must be application/json or end in +json.")
     if headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
         raise Refused(415, "Send the body as it is: Content-Encoding is not supported.")
+    return media_type
+
+
+def check_length(headers: Mapping[str, str], *, most: int) -> None:
+    """Refuse by the length that the head of the request says, before a byte of its body is read.
+
+    Args:
+        headers: of the request; looked up without regard to case.
+        most: bytes the body may have.
+
+    Raises:
+        Refused: 413, it is too large.
+    """
     length = headers.get("content-length", "").strip()
     if length.isascii() and length.isdigit() and (len(length) > 18 or int(length) > most):
         raise _too_large(most)
-    return media_type
 
 
 @lru_cache(maxsize=256)
