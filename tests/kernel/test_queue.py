@@ -225,6 +225,23 @@ def test_nothing_is_kept_of_those_who_left(deadline: float | None) -> None:
     assert queue.left == 10_000
 
 
+@pytest.mark.parametrize("end", ["served", "taken", "left"])
+def test_when_nobody_waits_any_more_nothing_is_kept(end: str) -> None:
+    """What has waited holds a task, and with it a request, a connection: not until its deadline."""
+    waiters = [waiter(60.0) for _ in range(5)]
+    queue = queue_of(*waiters)
+    for each in reversed(waiters) if end == "left" else waiters:
+        if end == "taken":
+            queue.take()
+        else:
+            queue.settle(each, WaiterState(end))
+
+    assert kept(queue) == (0, 0)
+    queue.join(late := waiter(1.0))
+    assert queue.expired(2.0) == [late]
+    assert queue.take() is late
+
+
 @pytest.mark.parametrize(("joined", "swept_at"), [(100, 65), (128, 65), (129, 65), (130, 66), (300, 151)])
 def test_a_sweep_waits_until_the_dead_outnumber_the_living(joined: int, swept_at: int) -> None:
     """And are more than 64, so that it costs O(1) for each who leaves."""

@@ -78,7 +78,7 @@ class WaitQueue:
     """Waiters in order of arrival, and their deadlines in a heap.
 
     Who leaves is only marked, in O(1); the mark is swept out when it reaches
-    the front, or when the dead outnumber the living.
+    the front, when the dead outnumber the living, or when nobody waits any more.
     """
 
     __slots__ = ("_before", "_deadlines", "_order", "_ticket", "left", "live")
@@ -131,10 +131,17 @@ class WaitQueue:
         self.live -= 1
         if state is WaiterState.LEFT:
             self.left += 1
+        if not self.live:
+            self._forget_all()
         if len(self._order) - self.live > max(_COMPACT_ABOVE, self.live):
             self._order = deque(w for w in self._order if w.state is WaiterState.WAITING)
         if len(self._deadlines) - self.live > max(_COMPACT_ABOVE, self.live):
             self._forget_deadlines()
+
+    def _forget_all(self) -> None:
+        # Whoever has waited is known to hold a task, and what that holds may be a whole request.
+        self._order.clear()
+        self._deadlines.clear()
 
     def _forget_deadlines(self) -> None:
         self._deadlines = [each for each in self._deadlines if each.state is WaiterState.WAITING]
@@ -163,6 +170,8 @@ class WaitQueue:
             self._order.popleft()
             waiter.state = WaiterState.SERVED
             self.live -= 1
+            if not self.live:
+                self._forget_all()
             if len(self._deadlines) > _COMPACT_ABOVE + 2 * self.live:
                 self._forget_deadlines()
         return waiter
@@ -173,8 +182,7 @@ class WaitQueue:
             if not waiter.is_waiting:
                 self.settle(waiter, WaiterState.LEFT)
         moving = list(self)
-        self._order.clear()
-        self._deadlines.clear()
+        self._forget_all()
         self.live = 0
         return moving
 
