@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import importlib.metadata
 import os
 import socket
 import ssl
@@ -137,6 +138,19 @@ async def test_a_server_that_repeats_what_it_does_not_know_gives_no_password_awa
 
     assert driver.is_permanent(caught.value)
     assert "hunter2" not in f"{caught.value!r} {caught.value.__cause__} {caught.value.__context__}"
+
+
+async def test_a_connect_reads_no_files(
+    redis: Redis, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """redis-py looks up its own version in the files of its package, while the loop stands still."""
+    looked: list[str] = []
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: looked.append(name) or "8.1.0")
+
+    conn = await opened(redis.driver())
+
+    assert await redis.ask(conn, 1) == 1
+    assert looked == []
 
 
 async def test_a_refused_connection_may_be_accepted_later(redis: Redis) -> None:

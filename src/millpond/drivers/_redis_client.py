@@ -7,6 +7,7 @@ them, it is never opened again, and it knows what has become of its session.
 
 import asyncio
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any, Final
 
 import redis.asyncio
@@ -22,6 +23,11 @@ try:
 except ModuleNotFoundError:  # before redis-py 8.1
     HImportRegistry = None  # type: ignore[assignment, misc]
 
+# The driver greets the server itself, so nobody asks for the library's version; redis-py would look for it in
+# the package's files at each connect, a millisecond in which the loop stands still.
+_UNASKED: Final[dict[str, Any]] = (
+    {"driver_info": None} if "driver_info" in signature(AbstractConnection.__init__).parameters else {}
+)
 _REPLICAS_ONLY: Final = (ReadOnlyError, MasterDownError)  # what no primary says
 
 
@@ -53,7 +59,7 @@ class Wire(AbstractConnection):
         port: int,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
+        super().__init__(**{**_UNASKED, **options})
         self.host, self.port = host, port
         self.transport = writer.transport
         self.turn = asyncio.Lock()
