@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Coroutine, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeAlias
+from typing import Any, ClassVar, Final, Literal, Self, TypeAlias
 from weakref import WeakSet
 
 from millpond.driver import Verdict
@@ -27,6 +28,7 @@ from millpond.drivers import _options as check
 from millpond.drivers._shared import Unfit, chain
 from millpond.drivers._tls import BadTlsFile, TlsFiles
 from millpond.errors import MissingExtra
+from millpond.settings import PoolSettings
 
 try:
     import grpc
@@ -46,7 +48,9 @@ _UNTRUSTED: Final = re.compile(
     r"CERTIFICATE_VERIFY_FAILED|[Hh]ostname [Vv]erification|Peer name .* is not in"
 )
 _GOODBYE_S: Final = 1.0
-"""How long (seconds) calls that are still under way may take when a channel is closed politely."""
+"""How long (seconds) calls under way may take when a channel is closed politely, or is lost."""
+_PATIENCE_S: Final = 5.0
+"""How long (seconds) the answer of a suspected server may take, until a pool says what it thinks of it."""
 
 
 class GrpcDriver:
@@ -122,6 +126,9 @@ class GrpcDriver:
         self._arguments = tuple({**arguments, **more}.items())
         self._endings: set[asyncio.Task[None]] = set()
         self._terminated: WeakSet[aio.Channel] = WeakSet()
+        self._suspected: WeakSet[aio.Channel] = WeakSet()  # being asked after
+        self._silent: WeakSet[aio.Channel] = WeakSet()  # did not answer
+        self._patience_s = _PATIENCE_S
 
     @classmethod
     def options_from_url(cls, url: str) -> Mapping[str, Any]:
@@ -147,6 +154,12 @@ class GrpcDriver:
 
     def __repr__(self) -> str:
         return f"<GrpcDriver {self.target}>"
+
+    def configured(self, settings: PoolSettings) -> Self:
+        """A copy of this driver that asks after suspected channels for `health_check_timeout`."""
+        bound = copy.copy(self)
+        bound._patience_s = settings.health_check_timeout
+        return bound
 
     @property
     def target(self) -> str:
@@ -220,32 +233,57 @@ class GrpcDriver:
         await conn.close(_GOODBYE_S)
 
     def terminate(self, conn: aio.Channel) -> None:
-        """Cancel what is under way and hang up; in a task, for gRPC has no other way."""
+        """Cancel what is under way and hang up; in a task, for gRPC has no other way.
+
+        Calls on a channel that has lost its server fail by themselves, and are left to do so: gRPC would
+        end them by a `CancelledError` in borrowers' tasks that nobody has cancelled.
+        """
+        grace = _GOODBYE_S if _state(conn) is grpc.ChannelConnectivity.TRANSIENT_FAILURE else None
         self._terminated.add(conn)
-        try:
-            task = asyncio.get_running_loop().create_task(_ended(conn), name="millpond grpc: terminate")
-        except RuntimeError:
-            return  # no loop runs any more; the channel goes with its object
-        self._endings.add(task)
-        task.add_done_callback(self._endings.discard)
+        self._go_on(_ended(conn, grace))
 
     def endings(self) -> Collection[asyncio.Task[Any]]:
-        """The channels that are being hung up."""
+        """The channels that are being hung up, or asked after."""
         return tuple(self._endings)
 
     def is_closed(self, conn: aio.Channel) -> bool:
         """True when it is shut down, or has lost its server and not found it again."""
-        if conn in self._terminated:
-            return True
-        try:
-            state = conn.get_state()
-        except aio.UsageError:
-            return True
-        return state in (grpc.ChannelConnectivity.SHUTDOWN, grpc.ChannelConnectivity.TRANSIENT_FAILURE)
+        return conn in self._terminated or _state(conn) in (
+            grpc.ChannelConnectivity.SHUTDOWN, grpc.ChannelConnectivity.TRANSIENT_FAILURE,
+        )  # fmt: skip
 
     def after_lease(self, conn: aio.Channel, error: BaseException | None) -> Verdict:
-        """Keep it, unless it is gone: a call that was cancelled or refused leaves nothing behind."""
-        return Verdict.DISCARD if self.is_closed(conn) else Verdict.KEEP
+        """Keep it, unless it is gone: a call that was cancelled or refused leaves nothing behind.
+
+        After a lease that ran out of time or was cancelled the server is asked, in a task, whether it
+        still answers on this channel. Nobody else would find out: a channel that is always in use is
+        never pinged, and a network that loses every packet reports no error. When no answer comes, the
+        next lease to end says so, and nobody gets this channel any more.
+        """
+        if self.is_closed(conn) or conn in self._silent:
+            return Verdict.DISCARD
+        if conn not in self._suspected and _is_out_of_time(error):
+            self._suspected.add(conn)
+            self._go_on(self._ask_after(conn))
+        return Verdict.KEEP
+
+    async def _ask_after(self, conn: aio.Channel) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self.ping(conn)
+        except (OSError, Unfit):  # a TimeoutError is an OSError
+            self._silent.add(conn)
+        finally:
+            self._suspected.discard(conn)
+
+    def _go_on(self, ending: Coroutine[Any, Any, None]) -> None:
+        try:
+            task = asyncio.get_running_loop().create_task(ending, name="millpond grpc")
+        except RuntimeError:
+            ending.close()
+            return  # no loop runs any more; the channel goes with its object
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
 
     def is_permanent(self, error: BaseException) -> bool:
         """True when the server's certificate is not trusted, or a file for TLS cannot be used."""
@@ -296,6 +334,19 @@ def _failed(error: aio.AioRpcError) -> ConnectionError:
     return Untrusted(words) if _UNTRUSTED.search(words) else ConnectionError(words)
 
 
-async def _ended(channel: aio.Channel) -> None:
+def _is_out_of_time(error: BaseException | None) -> bool:
+    if isinstance(error, aio.AioRpcError):
+        return bool(error.code() is grpc.StatusCode.DEADLINE_EXCEEDED)
+    return isinstance(error, TimeoutError | asyncio.CancelledError)
+
+
+def _state(channel: aio.Channel) -> grpc.ChannelConnectivity:
+    try:
+        return channel.get_state()
+    except aio.UsageError:
+        return grpc.ChannelConnectivity.SHUTDOWN
+
+
+async def _ended(channel: aio.Channel, grace: float | None) -> None:
     with contextlib.suppress(Exception):
-        await channel.close()
+        await channel.close(grace)
