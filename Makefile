@@ -2,7 +2,8 @@
 #
 #   make run     serve the quickstart example
 #   make test    start the test servers and run every test
-#   make fuzz    play random histories of pools for SECONDS=600 in JOBS=2 processes
+#   make fuzz    play random histories of pools for SECONDS=600 in JOBS=2 processes, then cancel borrowers of
+#                every real server at random, CANCELLATIONS=10000 times each
 #
 # Another interpreter: make test PYTHON=python3.13. Each version has an environment of its own,
 # so that going back and forth builds nothing twice.
@@ -13,6 +14,7 @@ JOBS ?= 2
 FUZZ_SECONDS ?= 60
 SECONDS ?= 600
 SEED ?= 0
+CANCELLATIONS ?= 10000
 
 python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))' 2>/dev/null)
 
@@ -48,8 +50,9 @@ mutants: $(stamp) ## Plant faults in a copy of the kernel: who notices? (docs/ho
 mutmut: $(stamp) ## Run mutmut on the pure parts of the kernel (docs/how-we-know.md; JOBS=)
 	$(VENV)/bin/python -m tests.mutation.pure --jobs $(JOBS) --page docs/how-we-know.md
 
-fuzz: $(stamp) ## Play random histories for SECONDS=600 in JOBS= processes, from SEED=0 on
+fuzz: $(stamp) servers ## Random histories for SECONDS=600 in JOBS= processes, CANCELLATIONS=10000 on each server; from SEED=0 on
 	$(VENV)/bin/python -m millpond.testing.histories --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
+	MILLPOND_CANCELLATIONS=$(CANCELLATIONS) MILLPOND_SEED=$(SEED) $(VENV)/bin/python -m pytest tests/faults/test_storms.py
 
 lint: $(stamp) ## Check style, format and types
 	@failed=0; for check in 'ruff check' 'ruff format --check' 'mypy'; do \

@@ -21,7 +21,7 @@ _database_numbers = count(1)
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Ask for gRPC last: a child of a process that has opened a channel may hang, and some tests fork."""
-    items.sort(key=lambda item: item.path.name == "test_grpc.py")
+    items.sort(key=lambda item: item.path.name == "test_grpc.py" or "[grpc" in item.name)
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

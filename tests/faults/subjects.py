@@ -1,0 +1,221 @@
+"""What the fault suite has to know of each backend: its server, its sessions by number, its transactions.
+
+A backend that is to go through all of it gets a class here, and its place in `SUBJECTS`.
+"""
+
+import abc
+import asyncio
+import gc
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, ClassVar, Final
+
+import asyncpg
+from grpc import aio
+
+from tests.drivers.backends import MySQL, PostgreSQL, Psycopg
+from tests.drivers.grpc_backend import Grpc
+from tests.drivers.redis_backend import Redis
+from tests.servers import MariaDBServer, PostgresServer, RedisServer
+from tests.servers.grpc_server import GrpcServer
+
+MOST_CONNECTIONS: Final = 20
+"""How many the servers of this suite serve at most; a pool that wants more is refused."""
+
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+
+
+class Subject(abc.ABC):
+    """One backend on a server that may be harmed.
+
+    Attributes:
+        name: what the tests call it.
+        fixture: which fixture starts its server, once for all tests.
+        has_transactions: borrowers use some, and leave some open.
+        ends_sessions: the server can be told to end one session or all.
+        is_limited: the server refuses more than `MOST_CONNECTIONS`.
+        settings: what its pools have beyond the common.
+        patience: seconds that the library may take to give up a request to a server that is silent.
+        errors: what requests and connects end with, besides OSError and TimeoutError.
+        backend: how to ask it, as the driver tests know it.
+        server: the one that may be harmed.
+    """
+
+    name: ClassVar[str]
+    fixture: ClassVar[str]
+    has_transactions: ClassVar[bool] = True
+    ends_sessions: ClassVar[bool] = True
+    is_limited: ClassVar[bool] = True
+    settings: ClassVar[Mapping[str, Any]] = NOTHING
+    patience: ClassVar[float] = 0.0
+    errors: ClassVar[tuple[type[Exception], ...]] = ()
+
+    backend: Any
+    server: Any
+
+    @abc.abstractmethod
+    async def number(self, conn: Any) -> int:
+        """What the server calls this connection."""
+
+    @abc.abstractmethod
+    async def numbers(self) -> list[int]:
+        """What the server calls each of this test's connections, those that log in just now included."""
+
+    async def end(self, number: int) -> None:
+        """The server ends this session."""
+        raise NotImplementedError
+
+    async def end_all(self) -> None:
+        """The server ends all sessions of this test's."""
+        for number in await self.numbers():
+            await self.end(number)
+
+    async def transact(self, conn: Any, number: int) -> tuple[int, int]:
+        """Begin a transaction, write a row in it, ask in it, and leave it open.
+
+        Returns:
+            The answer, and how many rows there were before: they would be somebody else's.
+        """
+        rows = await self.backend.rows(conn)
+        await self.backend.begin(conn)
+        return await self.backend.ask(conn, number), rows
+
+
+class PostgreSQLSubject(Subject):
+    """PostgreSQL with asyncpg."""
+
+    name = "postgresql"
+    fixture = "harmed_postgres"
+    # What asyncpg says to who asks a session of which it has heard that it ends, but not yet the end.
+    errors = (*PostgreSQL.errors, asyncpg.InternalClientError)
+
+    def __init__(self, server: PostgresServer) -> None:
+        self.server, self.backend = server, self.make_backend(server)
+
+    def make_backend(self, server: PostgresServer) -> PostgreSQL:
+        """The backend, in the database where the table is."""
+        return PostgreSQL(server, server.database)
+
+    async def number(self, conn: Any) -> int:
+        return int(self.backend.pid(conn))
+
+    async def numbers(self) -> list[int]:
+        return [client.pid for client in await self.backend.clients()]
+
+    async def end(self, number: int) -> None:
+        await asyncio.to_thread(self.server.execute, f"SELECT pg_terminate_backend({number})")
+
+    async def end_all(self) -> None:
+        await self.backend.end_all()
+
+
+class PsycopgSubject(PostgreSQLSubject):
+    """PostgreSQL with psycopg."""
+
+    name = "psycopg"
+    errors = Psycopg.errors
+
+    def make_backend(self, server: PostgresServer) -> PostgreSQL:
+        return Psycopg(server, server.database)
+
+
+class MySQLSubject(Subject):
+    """MariaDB; which library, its classes say."""
+
+    fixture = "harmed_mariadb"
+    errors = MySQL.errors
+
+    def __init__(self, server: MariaDBServer) -> None:
+        self.server, self.backend = server, MySQL(server, self.name)
+
+    async def number(self, conn: Any) -> int:
+        return int(conn.thread_id())
+
+    async def numbers(self) -> list[int]:
+        return [client.id for client in await self.backend.clients()]
+
+    async def end(self, number: int) -> None:
+        await asyncio.to_thread(self.server.execute, f"KILL {number}")
+
+    async def end_all(self) -> None:
+        await self.backend.end_all()
+
+
+class AsyncmySubject(MySQLSubject):
+    """MariaDB with asyncmy."""
+
+    name = "asyncmy"
+
+
+class AiomysqlSubject(MySQLSubject):
+    """MariaDB with aiomysql."""
+
+    name = "aiomysql"
+
+
+class RedisSubject(Subject):
+    """Redis; its transactions answer only when they end."""
+
+    name = "redis"
+    fixture = "harmed_redis"
+    errors = Redis.errors
+
+    def __init__(self, server: RedisServer) -> None:
+        self.server, self.backend = server, Redis(server)
+
+    async def number(self, conn: Any) -> int:
+        return int(await conn.client_id())
+
+    async def numbers(self) -> list[int]:
+        return [client.id for client in await self.backend.clients()]
+
+    async def end(self, number: int) -> None:
+        await asyncio.to_thread(self.server.execute, "CLIENT KILL", "ID", number)
+
+    async def end_all(self) -> None:
+        await asyncio.to_thread(self.server.execute, "CLIENT KILL", "USER", self.server.user)
+
+    async def transact(self, conn: Any, number: int) -> tuple[int, int]:
+        rows = await self.backend.rows(conn)
+        async with conn.pipeline(transaction=True) as pipe:
+            _, answer = await pipe.watch(self.backend.table), await self.backend.ask(pipe, number)
+        await self.backend.begin(conn)
+        return answer, rows
+
+
+class GrpcSubject(Subject):
+    """Channels, each shared by a few calls; the server cannot tell them apart."""
+
+    name = "grpc"
+    fixture = "harmed_grpc"
+    has_transactions = False
+    ends_sessions = False
+    is_limited = False
+    settings = MappingProxyType({"max_leases_per_connection": 3})
+    errors = (aio.AioRpcError, aio.UsageError)
+
+    def __init__(self, server: GrpcServer) -> None:
+        self.server, self.backend = server, Grpc(server)
+
+    async def number(self, conn: Any) -> int:
+        await self.backend.ask(conn, 1)
+        return 0
+
+    async def numbers(self) -> list[int]:
+        # gRPC holds the connection of a closed channel while the object of one of its calls lives, and
+        # those of calls that failed live in cycles.
+        gc.collect()
+        return [0] * await self.backend.sessions()
+
+
+SUBJECTS: Final[Mapping[str, type[Any]]] = {
+    subject.name: subject
+    for subject in (
+        PostgreSQLSubject,
+        PsycopgSubject,
+        AsyncmySubject,
+        AiomysqlSubject,
+        RedisSubject,
+        GrpcSubject,
+    )
+}
