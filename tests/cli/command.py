@@ -5,7 +5,9 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,13 @@ def check(directory: Path, connections: Any, webhooks: Any = None, **environ: st
         write(directory, "webhooks.json", webhooks)
         arguments += ["--webhooks", "webhooks.json"]
     return here(*arguments, directory=directory, **environ)
+
+
+def says_in_one_line(ran: Ran, status: int, words: Iterable[str], *, secrets: set[str]) -> None:
+    """See that a check ended with this status and one complaint, which holds the words and no secret."""
+    assert ran.status == status
+    (line,) = ran.complaints
+    for word in words:
+        assert word in line
+    assert line.startswith("millpond: connections.json: ")
+    assert not secrets & set(re.findall(r"[\w-]+", ran.out + ran.err))

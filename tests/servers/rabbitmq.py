@@ -77,6 +77,7 @@ class AMQPConnection:
     user: str
     channels: int
     state: str
+    heartbeat: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,15 +222,22 @@ class RabbitMQServer(Server):
 
     def connections(self) -> list[AMQPConnection]:
         """The connections that clients have open now, handshakes under way included."""
-        items = "[pid, user, channels, state]"
+        items = "[pid, user, channels, state, timeout]"
         rows = self._listed(
             "[I || Pid <- rabbit_networking:local_connections(), "
             f"I <- [try [{{n, {_NAME}}} | rabbit_networking:connection_info(Pid, {items})] "
             "catch _:_ -> [] end], I =/= []]"
         )
         return [
-            AMQPConnection(name=name, pid=pid, user=user, channels=int(channels or 0), state=state)
-            for name, pid, user, channels, state in rows
+            AMQPConnection(
+                name=name,
+                pid=pid,
+                user=user,
+                channels=_number(channels),
+                state=state,
+                heartbeat=_number(heartbeat),
+            )
+            for name, pid, user, channels, state, heartbeat in rows
         ]
 
     def channels(self) -> list[AMQPChannel]:
@@ -257,9 +265,9 @@ class RabbitMQServer(Server):
             f'{{<<"{name}">>, {"signedint" if isinstance(value, int) else "longstr"}, {value}}}'
             for name, value in arguments.items()
         )
-        name = f'rabbit_misc:r(<<"/">>, queue, <<"{queue}">>)'
         self.evaluate(
-            f'{{_, Q}} = rabbit_amqqueue:declare({name}, false, false, [{table}], none, <<"{ADMIN}">>), '
+            f"{{_, Q}} = rabbit_amqqueue:declare({_named(queue)}, false, false, [{table}], none, "
+            f'<<"{ADMIN}">>), '
             f"[rabbit_amqqueue:deliver([Q], rabbit_basic:delivery(false, false, rabbit_basic:message("
             f'rabbit_misc:r(<<"/">>, exchange, <<>>), <<"{queue}">>, [], <<"{{N}}">>), undefined)) '
             f'|| N <- lists:seq(1, {messages})], "".'
@@ -277,13 +285,30 @@ class RabbitMQServer(Server):
         ready = "[{_, N}] = rabbit_amqqueue:info(Q, [messages_ready]), integer_to_list(N)."
         return int(self.evaluate(f"{_queue(queue)}, {ready}"))
 
+    def add_vhost(self, name: str) -> None:
+        """Add a virtual host to which the user `app` may go."""
+        self.evaluate(
+            f'rabbit_vhost:add(<<"{name}">>, <<"{ADMIN}">>), rabbit_auth_backend_internal:set_permissions('
+            f'<<"{USER}">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"{ADMIN}">>), "".'
+        )
+
+    def limit_vhost(self, name: str, *, connections: int) -> None:
+        """Let a virtual host have so many connections."""
+        limits = f'[{{<<"max-connections">>, {connections}}}]'
+        self.evaluate(f'ok = rabbit_vhost_limit:set(<<"{name}">>, {limits}, <<"{ADMIN}">>), "".')
+
+    def delete_vhost(self, name: str) -> None:
+        """Take a virtual host away, and what is in it."""
+        self.evaluate(f'rabbit_vhost:delete(<<"{name}">>, <<"{ADMIN}">>), "".')
+
     def suspend_queue(self, queue: str) -> None:
         """Have a queue do nothing: what is published there is not confirmed before `resume_queue`."""
         self.evaluate(f'{_queue(queue)}, sys:suspend(amqqueue:get_pid(Q)), "".')
 
     def resume_queue(self, queue: str) -> None:
-        """Undo `suspend_queue`."""
-        self.evaluate(f'{_queue(queue)}, sys:resume(amqqueue:get_pid(Q)), "".')
+        """Undo `suspend_queue`; a queue that is gone, as after a restart, needs none."""
+        found = f"{{ok, Q}} <- [rabbit_amqqueue:lookup({_named(queue)})]"
+        self.evaluate(f'[sys:resume(amqqueue:get_pid(Q)) || {found}], "".')
 
     def set_alarm(self) -> None:
         """Say that memory is short: connections that publish are blocked."""
@@ -298,5 +323,13 @@ class RabbitMQServer(Server):
         return [line.split("\t") for line in text.splitlines()]
 
 
+def _number(text: str) -> int:
+    return int(text) if text.isdigit() else 0  # empty while the handshake is under way
+
+
 def _queue(name: str) -> str:
-    return f'{{ok, Q}} = rabbit_amqqueue:lookup(rabbit_misc:r(<<"/">>, queue, <<"{name}">>))'
+    return f"{{ok, Q}} = rabbit_amqqueue:lookup({_named(name)})"
+
+
+def _named(name: str) -> str:
+    return f'rabbit_misc:r(<<"/">>, queue, <<"{name}">>)'

@@ -16,13 +16,15 @@ class Berths(Generic[L]):
     Attributes:
         line: the connection.
         capacity: how many channels it may carry.
-        taken: how many it carries, those that are opening or closing included.
+        taken: how many it carries, those that are opening included.
+        leaving: how many are being closed; they take no berth, but the connection waits for them.
         is_condemned: it takes no more; it goes with its last channel.
     """
 
     line: L
     capacity: int
     taken: int = 0
+    leaving: int = 0
     is_condemned: bool = False
 
     @property
@@ -60,10 +62,15 @@ class Harbour(Generic[L]):
         chosen.taken += 1
         return chosen
 
-    def leave(self, berths: Berths[L]) -> bool:
-        """Give a berth back; True when it was the last, and the connection is to be closed."""
+    def depart(self, berths: Berths[L]) -> None:
+        """Give a berth back for a channel that is not closed yet."""
         berths.taken -= 1
-        if berths.taken:
+        berths.leaving += 1
+
+    def leave(self, berths: Berths[L]) -> bool:
+        """A channel that departed is closed; True when it was the last, and the connection is to close."""
+        berths.leaving -= 1
+        if berths.taken or berths.leaving:
             return False
         self.strike(berths)
         return True

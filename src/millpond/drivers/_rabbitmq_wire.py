@@ -16,7 +16,7 @@ import aio_pika
 import aiormq
 import pamqp.frame
 from aio_pika.abc import UnderlayChannel, UnderlayConnection
-from aio_pika.tools import OneShotCallback
+from aio_pika.tools import CallbackCollection, OneShotCallback
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel, Returning
 from aiormq.connection import Connection, TransportFactory
@@ -48,15 +48,25 @@ class Plug(TransportFactory):
         self, context: ssl.SSLContext | None, *, keepalive: float | None, user_timeout: float | None
     ) -> None:
         self._context, self._keepalive, self._user_timeout = context, keepalive, user_timeout
+        self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
 
-    async def create(self, url: URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open it."""
-        reader, self._writer = await asyncio.open_connection(url.host, url.port, ssl=self._context)
+    async def open(self, host: str, port: int) -> None:
+        """Open it.
+
+        Raises:
+            OSError: it cannot be opened, or TLS does not hold.
+        """
+        self._reader, self._writer = await asyncio.open_connection(host, port, ssl=self._context)
         tune_socket(
             self._writer.get_extra_info("socket"), keepalive=self._keepalive, user_timeout=self._user_timeout
         )
-        return reader, self._writer
+
+    async def create(self, url: URL, **_: Any) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """What was opened; were it opened here, aiormq would log the error that the caller gets anyway."""
+        if self._reader is None or self._writer is None:
+            raise ConnectionResetError("the socket is not open")
+        return self._reader, self._writer
 
     @property
     def is_cut(self) -> bool:
@@ -306,6 +316,7 @@ class Line(aio_pika.Connection):
             OSError, aiormq.AMQPError: anything else.
         """
         try:
+            await self.plug.open(str(self.url.host), int(self.url.port or 0))
             await self.wire.connect()
         finally:
             self.wire.url = self.url  # from now on without the password
@@ -360,7 +371,9 @@ class RabbitMQChannel(aio_pika.Channel):
     @property
     def has_callbacks(self) -> bool:
         """A borrower has added one."""
-        return len(self.return_callbacks) > 0 or len(self.close_callbacks) > 1
+        # Collections belong to queues that the borrower has declared, and go with these.
+        of_its_own = [each for each in self.close_callbacks if not isinstance(each, CallbackCollection)]
+        return len(self.return_callbacks) > 0 or len(of_its_own) > 1
 
     async def _open(self) -> None:
         # aio-pika's own would leave something on the connection for every channel that was ever opened on it.

@@ -108,8 +108,8 @@ class RabbitMQDriver:
         ssl_cert: file of the client's certificate.
         ssl_key: file of its key; None: it is in `ssl_cert`.
         connection_name: what the server lists the connections as.
-        channels_per_connection: channels on one connection, 1 to 65535; fewer where the server allows fewer
-            (2047 by default). A channel too many would cost the whole connection.
+        channels_per_connection: channels on one connection, 1 to 65535, and at most three quarters of what
+            the server allows (2047 by default). A channel too many would cost the whole connection.
         publisher_confirms: `publish` waits until the server has the message; transactions need this off.
         heartbeat: seconds between signs of life, 0 to 65534; 0: none. A silent server is given up after
             three times this and three seconds, unless a ping finds out before.
@@ -253,6 +253,7 @@ class RabbitMQDriver:
                 self._harbour.strike(ship)  # whoever comes next tries another one
             elif isinstance(error, asyncio.CancelledError):
                 ship.is_condemned = True  # it may not answer at all; if it does, it lives until its last one
+            self._harbour.depart(ship)
             if self._harbour.leave(ship):
                 self._close_later(ship)
             raise
@@ -289,7 +290,8 @@ class RabbitMQDriver:
         except BaseException:
             plug.cut()
             raise
-        ship.capacity = min(ship.capacity, line.wire.most_channels)
+        # Channels that are being closed count at the server, and not here.
+        ship.capacity = min(ship.capacity, max(1, line.wire.most_channels * 3 // 4))
         return line
 
     async def ping(self, conn: RabbitMQChannel) -> None:
@@ -347,15 +349,14 @@ class RabbitMQDriver:
             loop = None
         if loop is not line.loop:
             # The loop of its connection is gone, and so is whatever else it carried.
-            conn.is_ended = True
-            self._forget(conn)
+            self._let_go(conn)
             line.cut()
             return
         if line.is_lost:
             if self._let_go(conn) is not None:
                 self._end_later(self._close_line(line))
             return
-        conn.is_ended = True
+        self._depart(conn)
         self._end_later(self._hang_up(conn))
 
     async def _hang_up(self, conn: RabbitMQChannel) -> None:
@@ -397,13 +398,16 @@ class RabbitMQDriver:
         task.add_done_callback(self._endings.discard)
         task.add_done_callback(_heard)
 
-    def _forget(self, conn: RabbitMQChannel) -> _Ship | None:
-        return self._berths.pop(conn, None)
+    def _depart(self, conn: RabbitMQChannel) -> None:
+        ship = self._berths.get(conn)
+        if ship is not None and not conn.is_ended:
+            self._harbour.depart(ship)
+        conn.is_ended = True
 
     def _let_go(self, conn: RabbitMQChannel) -> _Ship | None:
-        """Give the channel's berth back; its connection's berths, if that was the last of them."""
-        conn.is_ended = True
-        ship = self._forget(conn)
+        """The channel is closed; its connection's berths, if it was the last of them."""
+        self._depart(conn)
+        ship = self._berths.pop(conn, None)
         return ship if ship is not None and self._harbour.leave(ship) else None
 
     def endings(self) -> Collection[asyncio.Task[Any]]:
@@ -446,6 +450,17 @@ class RabbitMQDriver:
         """What the server called itself when the connection was opened; no I/O."""
         said = conn.line.wire.server_properties
         return " ".join(_text(said.get(key, b"")) for key in ("product", "version")).strip()
+
+    def key_of(self, error: BaseException) -> str | None:
+        """The option that an error is about, where it is one."""
+        for each in chain(error):
+            if isinstance(each, aiormq.exceptions.ProbableAuthenticationError):
+                return "password"
+            if isinstance(each, Refused):
+                return "vhost"
+            if isinstance(each, tls.SSLError):
+                return "ssl"
+        return None
 
     def filenos(self, conn: RabbitMQChannel) -> tuple[int, ...]:
         """The descriptor of its connection's socket, named by one of the channels on it; else empty."""
