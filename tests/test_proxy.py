@@ -237,3 +237,18 @@ async def test_a_server_that_is_away_resets_who_connects(echo: Echo) -> None:
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(reader.read(1), PATIENCE)
         writer.close()
+
+
+async def test_an_address_can_move_to_another_server(proxy: Proxy, ends: Ends) -> None:
+    """New links lead there; the old ones stay where they are."""
+    await ask(ends, "a")
+    elsewhere = Echo()
+    async with await asyncio.start_server(elsewhere.serve, "127.0.0.1", 0) as server:
+        proxy.server_port = server.sockets[0].getsockname()[1]
+        other = await asyncio.open_connection(proxy.host, proxy.port)
+
+        assert await ask(other, "b") == "B"
+        assert elsewhere.heard == b"b"
+        assert await ask(ends, "c") == "C"
+        other[1].close()
+        await elsewhere.has(0)

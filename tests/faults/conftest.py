@@ -57,3 +57,4 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
         server.thaw()
     else:
         server.start()
+    found.tidy()

@@ -170,6 +170,7 @@ class Proxy:
 
     Attributes:
         host, port: where clients connect to.
+        server_port: where links to come lead, as an address does that moves in a failover.
         latency: each piece of bytes takes so much longer, seconds.
         links: those that are open.
         accepted: how many connections there have been.
@@ -181,7 +182,7 @@ class Proxy:
         self.latency = 0.0
         self.links: set[Link] = set()
         self.accepted = 0
-        self._server_port = port
+        self.server_port = port
         self._is_deaf = False
         self._unanswered: list[socket.socket] = []
         self._all_links: list[Link] = []
@@ -277,7 +278,7 @@ class Proxy:
         server = socket.socket()
         server.setblocking(False)
         try:
-            await asyncio.get_running_loop().sock_connect(server, (ports.HOST, self._server_port))
+            await asyncio.get_running_loop().sock_connect(server, (ports.HOST, self.server_port))
         except BaseException as error:
             self._hang_up([server, client])
             if isinstance(error, OSError):
