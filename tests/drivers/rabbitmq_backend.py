@@ -1,6 +1,7 @@
 """RabbitMQ, as driver tests need to know it."""
 
 import asyncio
+from collections.abc import Mapping
 from itertools import count
 from types import MappingProxyType
 from typing import Any
@@ -43,8 +44,8 @@ class RabbitMQ(Backend):
 
     errors = (aio_pika.exceptions.AMQPError,)
 
-    def __init__(self, server: RabbitMQServer) -> None:
-        self.server = server
+    def __init__(self, server: RabbitMQServer, *, options: Mapping[str, Any] | None = None) -> None:
+        self.server, self._more = server, options or {}
         self.prefix = f"driver-test-{next(_numbers)}"
         self.table = f"{self.prefix}.notes"
         self.full = f"{self.prefix}.full"
@@ -65,7 +66,7 @@ class RabbitMQ(Backend):
         """What leads to it."""
         return {
             "host": self.server.host, "port": self.server.port, "user": self.server.user,
-            "password": self.server.password, "connection_name": self.prefix,
+            "password": self.server.password, "connection_name": self.prefix, **self._more,
         }  # fmt: skip
 
     def driver(self, **options: Any) -> RabbitMQDriver:
@@ -109,7 +110,7 @@ class RabbitMQ(Backend):
         return any(each.unconfirmed for each in await self.channels())
 
     async def ask(self, conn: Any, number: int) -> int:
-        declared = await conn.declare_queue(f"{self.prefix}.answer.{number}", arguments={"x-expires": 60_000})
+        declared = await conn.declare_queue(f"{self.prefix}.answer.{number}", arguments={"x-expires": 1_000})
         return int(declared.name.rpartition(".")[2])
 
     async def begin(self, conn: Any) -> None:

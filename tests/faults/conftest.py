@@ -5,7 +5,14 @@ from collections.abc import Iterator
 import pytest
 
 from tests.faults.subjects import MOST_CONNECTIONS, SUBJECTS, Subject
-from tests.servers import MariaDBServer, MariaDBTemplate, PostgresServer, PostgresTemplate, RedisServer
+from tests.servers import (
+    MariaDBServer,
+    MariaDBTemplate,
+    PostgresServer,
+    PostgresTemplate,
+    RabbitMQServer,
+    RedisServer,
+)
 from tests.servers.grpc_server import GrpcServer
 
 
@@ -28,6 +35,13 @@ def harmed_mariadb(mariadb_template: MariaDBTemplate) -> Iterator[MariaDBServer]
 def harmed_redis() -> Iterator[RedisServer]:
     """Redis; each test has keys of its own."""
     with RedisServer(max_connections=MOST_CONNECTIONS) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def harmed_rabbitmq() -> Iterator[RabbitMQServer]:
+    """RabbitMQ; each test has queues of its own."""
+    with RabbitMQServer() as server:
         yield server
 
 

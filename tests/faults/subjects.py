@@ -7,6 +7,7 @@ import abc
 import asyncio
 import gc
 from collections.abc import Mapping
+from itertools import count
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
@@ -15,8 +16,9 @@ from grpc import aio
 
 from tests.drivers.backends import MySQL, PostgreSQL, Psycopg
 from tests.drivers.grpc_backend import Grpc
+from tests.drivers.rabbitmq_backend import RabbitMQ
 from tests.drivers.redis_backend import Redis
-from tests.servers import MariaDBServer, PostgresServer, RedisServer
+from tests.servers import MariaDBServer, PostgresServer, RabbitMQServer, RedisServer
 from tests.servers.grpc_server import GrpcServer
 
 MOST_CONNECTIONS: Final = 20
@@ -34,6 +36,8 @@ class Subject(abc.ABC):
         has_transactions: borrowers use some, and leave some open.
         ends_sessions: the server can be told to end one session or all.
         is_limited: the server refuses more than `MOST_CONNECTIONS`.
+        storms: it goes through the common storm; one that does not has a storm of its own.
+        on_one_socket: how many of its connections share a socket, at most.
         settings: what its pools have beyond the common.
         patience: seconds that the library may take to give up a request to a server that is silent.
         errors: what requests and connects end with, besides OSError and TimeoutError.
@@ -46,6 +50,8 @@ class Subject(abc.ABC):
     has_transactions: ClassVar[bool] = True
     ends_sessions: ClassVar[bool] = True
     is_limited: ClassVar[bool] = True
+    storms: ClassVar[bool] = True
+    on_one_socket: ClassVar[int] = 1
     settings: ClassVar[Mapping[str, Any]] = NOTHING
     patience: ClassVar[float] = 0.0
     errors: ClassVar[tuple[type[Exception], ...]] = ()
@@ -186,6 +192,58 @@ class RedisSubject(Subject):
         return answer, rows
 
 
+class RabbitMQSubject(Subject):
+    """Channels, two on each connection; the server ends connections, and with them both."""
+
+    name = "rabbitmq"
+    fixture = "harmed_rabbitmq"
+    has_transactions = False
+    is_limited = False
+    storms = False  # tests/drivers/test_rabbitmq_storm.py: publishes and gets
+    on_one_socket = 2
+    # What aiormq tells those who wait is the reason that the connection ended.
+    errors = (*RabbitMQ.errors, RuntimeError)
+
+    def __init__(self, server: RabbitMQServer) -> None:
+        self.server, self.backend = (
+            server,
+            RabbitMQ(server, options={"channels_per_connection": self.on_one_socket}),
+        )
+        self._marks = count(1)
+
+    async def number(self, conn: Any) -> int:
+        # A mark that the server shows; the address may be a proxy's.
+        mark = next(self._marks)
+        await conn.set_qos(prefetch_count=mark)
+        ports = await self._ports()
+        (found,) = [each for each in await self.backend.channels() if each.prefetch == mark]
+        return _numbered(ports[found.connection], found.number)
+
+    async def numbers(self) -> list[int]:
+        ports = await self._ports()
+        return [
+            _numbered(ports.get(each.connection, 0), each.number) for each in await self.backend.channels()
+        ]
+
+    async def _ports(self) -> dict[str, int]:
+        return {each.pid: each.port for each in await asyncio.to_thread(self.server.connections)}
+
+    async def end(self, number: int) -> None:
+        for each in await asyncio.to_thread(self.server.connections):
+            if each.port == number // _MOST_CHANNELS:
+                await asyncio.to_thread(self.server.close_connection, each)
+
+    async def end_all(self) -> None:
+        await self.backend.end_all()
+
+
+_MOST_CHANNELS: Final = 65536
+
+
+def _numbered(port: int, channel: int) -> int:
+    return port * _MOST_CHANNELS + channel
+
+
 class GrpcSubject(Subject):
     """Channels, each shared by a few calls; the server cannot tell them apart."""
 
@@ -222,6 +280,7 @@ SUBJECTS: Final[Mapping[str, type[Any]]] = {
         AsyncmySubject,
         AiomysqlSubject,
         RedisSubject,
+        RabbitMQSubject,
         GrpcSubject,
     )
 }

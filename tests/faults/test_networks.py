@@ -46,7 +46,7 @@ async def test_a_network_that_forgets_its_connections(subject: Subject, network:
 
             # The server does not hear that its clients have gone, the pool has long forgotten them.
             async def are_replaced() -> bool:
-                return len(network.links - lost) >= pool.status().total
+                return len(network.links - lost) * subject.on_one_socket >= pool.status().total
 
             await until(are_replaced)
             network.heal()

@@ -91,6 +91,7 @@ class Borrower:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.needs("storms")
 async def test_a_storm_of_cancellations(subject: Subject) -> None:
     """Answers belong to their questions, no row is left, and the server lists just the pool's sessions."""
     began = time.monotonic()

@@ -78,6 +78,7 @@ class AMQPConnection:
     channels: int
     state: str
     heartbeat: int
+    port: int  # the client's
 
 
 @dataclass(frozen=True, slots=True)
@@ -222,7 +223,7 @@ class RabbitMQServer(Server):
 
     def connections(self) -> list[AMQPConnection]:
         """The connections that clients have open now, handshakes under way included."""
-        items = "[pid, user, channels, state, timeout]"
+        items = "[pid, user, channels, state, timeout, peer_port]"
         rows = self._listed(
             "[I || Pid <- rabbit_networking:local_connections(), "
             f"I <- [try [{{n, {_NAME}}} | rabbit_networking:connection_info(Pid, {items})] "
@@ -236,8 +237,9 @@ class RabbitMQServer(Server):
                 channels=_number(channels),
                 state=state,
                 heartbeat=_number(heartbeat),
+                port=_number(port),
             )
-            for name, pid, user, channels, state, heartbeat in rows
+            for name, pid, user, channels, state, heartbeat, port in rows
         ]
 
     def channels(self) -> list[AMQPChannel]:
