@@ -227,7 +227,10 @@ class Stage:
             connections = pool.settings.max_size
             if self.allowance is not None:
                 connections = min(connections, self.allowance.limit)
-            count = connections * pool.settings.max_leases_per_connection
+            each = pool.settings.max_leases_per_connection
+            if pool.settings.max_uses is not None:
+                each = min(each, pool.settings.max_uses)  # the next has to wait for another
+            count = connections * each
             leases = await asyncio.gather(*(self._probe(pool) for _ in range(count)))
             for lease in leases:
                 lease.release()
