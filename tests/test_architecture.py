@@ -78,6 +78,7 @@ CLIENT_LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "drivers.redis": frozenset({"redis"}),
     "drivers._redis_client": frozenset({"redis"}),
     "drivers.sqlite": frozenset({"aiosqlite"}),
+    "gateway.modules.rabbitmq": frozenset({"aiormq"}),
     "gateway.modules.redis": frozenset({"redis"}),
     "gateway.modules.sqlite": frozenset({"aiosqlite"}),
 }

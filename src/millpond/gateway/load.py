@@ -15,7 +15,7 @@ from millpond.gateway.app import Hook
 from millpond.gateway.authentication import Bearer, Hmac, check_of
 from millpond.gateway.idempotency import Idempotency, Keeping, Keys
 from millpond.gateway.model import Webhook, Webhooks
-from millpond.gateway.module_models import ACTIONS, MODELS, LogModule, RedisModule, RowModule
+from millpond.gateway.module_models import ACTIONS, MODELS, AnyModule, LogModule, RedisModule
 from millpond.gateway.modules import KINDS, Module, make
 from millpond.registry.schema import DIALECT, with_references
 from millpond.registry.sources import read_document
@@ -117,7 +117,7 @@ def _made(
             )
         for place, (module, keeping) in enumerate(zip(webhook.modules, keepings, strict=True)):
             here: KeyPath = (*at, "modules", place)
-            if not isinstance(module, LogModule) and (wrong := _connection_fault(module, registry)):
+            if wrong := _connection_fault(module, registry):
                 key, words = wrong
                 faults.append(f"{spelled((*here, key))}: hook {webhook.path}: {words}")
                 continue
@@ -164,8 +164,10 @@ def _path_fault(webhook: Webhook, others: Mapping[str, Hook], reserved: Sequence
     return None
 
 
-def _connection_fault(module: RowModule | RedisModule, registry: Connections) -> tuple[str, str] | None:
+def _connection_fault(module: AnyModule, registry: Connections) -> tuple[str, str] | None:
     """Which key is wrong, and why."""
+    if isinstance(module, LogModule):
+        return None
     name = module.connection
     if name not in registry.names:
         return "connection", f"there is no connection of this name{near(name, registry.names)}"

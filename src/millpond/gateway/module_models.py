@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, Self, TypeAlias
 
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
 
 from millpond.gateway.fields import Bool, Int, Lifetime, Name, Seconds, Source, Strict, Text
 from millpond.gateway.pointer import source
@@ -133,6 +133,41 @@ class SetKey(RedisModule):
     if_absent: Bool = Field(False, description="Answer 409, and change nothing, when the key is there.")
 
 
+class RabbitMQModule(Stored):
+    """Publishes each request as a message, and waits until the server has confirmed it."""
+
+    type: Literal["rabbitmq"]
+    queue: Name | None = Field(
+        None, description="The queue; {/pointer} in it stands for a value of the body. Or an exchange:"
+    )
+    exchange: Text | None = Field(None, description="The exchange that routes the message.")
+    routing_key: Name | None = Field(
+        None,
+        description="By what it routes; {/pointer} stands for a value of the body. Left out: an empty one.",
+    )
+    value: Source = Field(
+        "$body", description="What is published: a JSON pointer, $body, $path, $received_at."
+    )
+    persistent: Bool = Field(True, description="Durable queues keep the message on disk.")
+    mandatory: Bool = Field(True, description="Fail when the message is routed to no queue.")
+    create_queue: Bool = Field(False, description="Create the queue, durable, when it does not exist.")
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.queue is None) == (self.exchange is None):
+            raise ValueError("give a queue or an exchange, one of them")
+        if self.routing_key is not None and self.exchange is None:
+            raise ValueError("a routing_key goes with an exchange; a queue needs none")
+        if self.create_queue and (self.queue is None or not self.mandatory):
+            raise ValueError("create_queue goes with a queue, and needs mandatory")
+        return self
+
+    @property
+    def target(self) -> str:
+        """What it writes to."""
+        return f"{self.exchange or ''}:{self.queue or self.routing_key or ''}"
+
+
 class LogModule(Strict):
     """Writes one line of each request to the service's log: what is known of it, not what it says."""
 
@@ -146,16 +181,26 @@ class LogModule(Strict):
 
 Redis: TypeAlias = Annotated[ListPush | StreamAdd | Publish | SetKey, Field(discriminator="action")]
 Module: TypeAlias = Annotated[
-    PostgreSQLModule | MySQLModule | SQLiteModule | Redis | LogModule, Field(discriminator="type")
+    PostgreSQLModule | MySQLModule | SQLiteModule | Redis | RabbitMQModule | LogModule,
+    Field(discriminator="type"),
 ]
 AnyModule: TypeAlias = (
-    PostgreSQLModule | MySQLModule | SQLiteModule | ListPush | StreamAdd | Publish | SetKey | LogModule
+    PostgreSQLModule
+    | MySQLModule
+    | SQLiteModule
+    | ListPush
+    | StreamAdd
+    | Publish
+    | SetKey
+    | RabbitMQModule
+    | LogModule
 )
 
 MODELS: Final[dict[str, type[BaseModel]]] = {
     "postgresql": PostgreSQLModule,
     "mysql": MySQLModule,
     "sqlite": SQLiteModule,
+    "rabbitmq": RabbitMQModule,
     "log": LogModule,
 }
 """By type, those that have one form."""

@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from millpond.gateway.refusals import Fault, NotStored
+
 _BROKEN_ESCAPE: Final = re.compile(r"~(?![01])")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
 _PLACE: Final = re.compile(r"\{(/[^{}]*)\}")
@@ -104,8 +106,17 @@ def source(words: str) -> Callable[[Received], Any]:
     raise ValueError(f"takes a JSON pointer, which begins with /, or one of {', '.join(SPECIAL)}")
 
 
-class NoName(Exception):
-    """What a template's pointer finds in this body cannot be part of a name."""
+def encoded(value: Any) -> bytes | None:
+    """A value as bytes: texts as they are, all else as JSON; None: there is none.
+
+    Raises:
+        UnicodeError: a text holds half a character.
+    """
+    if value is None:
+        return None
+    if isinstance(value, Json):
+        return value.text.encode()
+    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
 
 
 class Template:
@@ -130,7 +141,7 @@ class Template:
         """The name for this request.
 
         Raises:
-            NoName: a pointer finds nothing, or no text, number or truth.
+            NotStored: a pointer finds nothing, or no text, number or truth.
         """
         return "".join(_part(find(received.body)) for find in self._pieces)
 
@@ -141,5 +152,5 @@ def _always(text: str) -> Callable[[Any], Any]:
 
 def _part(value: Any) -> str:
     if value is None or value == "" or isinstance(value, dict | list):
-        raise NoName
+        raise NotStored(Fault.UNFIT, "a pointer in a name finds nothing that can be part of one")
     return value if isinstance(value, str) else json.dumps(value)

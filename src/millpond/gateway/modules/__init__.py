@@ -14,6 +14,7 @@ _MODULES: Final = {
     "log": ("millpond.gateway.modules.log", "LogLine"),
     "mysql": ("millpond.gateway.modules.mysql", "MySQLRows"),
     "postgresql": ("millpond.gateway.modules.postgresql", "PostgreSQLRows"),
+    "rabbitmq": ("millpond.gateway.modules.rabbitmq", "RabbitMQMessages"),
     "redis": ("millpond.gateway.modules.redis", "RedisWrites"),
     "sqlite": ("millpond.gateway.modules.sqlite", "SQLiteRows"),
 }

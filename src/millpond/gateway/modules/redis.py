@@ -13,7 +13,6 @@ could not do that, for it goes on after a command that fails.
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final, TypeAlias, assert_never
 
 from redis.exceptions import (
@@ -30,7 +29,7 @@ from millpond.drivers._redis_client import RedisConnection
 from millpond.errors import describe
 from millpond.gateway.idempotency import Keeping
 from millpond.gateway.module_models import ListPush, Publish, SetKey, StreamAdd
-from millpond.gateway.pointer import Json, NoName, Received, Template, source
+from millpond.gateway.pointer import Received, Template, encoded, source
 from millpond.gateway.refusals import Fault, NotStored, Outcome
 
 Model: TypeAlias = ListPush | StreamAdd | Publish | SetKey
@@ -113,13 +112,8 @@ class RedisWrites:
         Raises:
             NotStored: what it needs is not in the body.
         """
-        try:
-            name = self._name.filled(received).encode()
-        except NoName:
-            raise NotStored(
-                Fault.UNFIT, "a pointer in the name finds nothing that can be part of one"
-            ) from None
-        values = [(field, _bytes(value_of(received))) for field, value_of in self._sources]
+        name = self._name.filled(received).encode()
+        values = [(field, encoded(value_of(received))) for field, value_of in self._sources]
         found = [(field, value) for field, value in values if value is not None]
         if not found:
             raise NotStored(Fault.UNFIT, "the pointer finds nothing in the body")
@@ -143,12 +137,3 @@ class RedisWrites:
         if isinstance(self._model, SetKey):
             return NotStored(Fault.CONFLICT, "the key is there already")
         return NotStored(Fault.AWAY, "nobody listens on the channel")
-
-
-def _bytes(value: Any) -> bytes | None:
-    """A value as Redis takes it; None: there is none."""
-    if value is None:
-        return None
-    if isinstance(value, Json):
-        return value.text.encode()
-    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
