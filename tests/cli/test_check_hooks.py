@@ -34,6 +34,7 @@ def assert_fault(directory: Path, hook: dict[str, Any], *words: str) -> None:
         (SECRET, ["auth: must be an object"]),
         ({"type": "bearer"}, ["auth.token: is missing"]),
         ({"type": "bearer", "token": ""}, ["auth.token[0]: must not be empty"]),
+        ({"type": "bearer", "token": ["${NONE:-}"]}, ["auth.token[0]: must not be empty"]),
         ({"type": "bearer", "token": []}, ["auth.token: must not be empty"]),
         ({"type": "bearer", "token": 5}, ["auth.token: must be a list"]),
         ({"type": "bearer", "token": [SECRET, 5]}, ["auth.token[1]: must be a string"]),
@@ -91,10 +92,12 @@ def test_the_rest_of_a_hook_is_checked(tmp_path: Path, hook: dict[str, Any], wor
         ({**PUSH, "connection": "events"}, [".type: hook /hook: is 'redis', but the connection 'events'"]),
         ({**PUSH, "action": "set", "ttl": 0}, [".ttl: must be greater than or equal to 1"]),
         ({**PUSH, "action": "stream_add", "fields": {}}, [".fields: must not be empty"]),
+        ({"type": "rabbitmq", "connection": "b"}, [": give a queue or an exchange, one of them"]),
+        ({"type": "rabbitmq", "connection": "b", "queue": "q", "routing_key": "k"}, [": a routing_key goes"]),
         ({"type": "log", "connection": "events"}, [".connection: is not a known key"]),
         ({"type": "log", "values": {"a": "b"}}, [".values.a: takes a JSON pointer"]),
     ],
 )
 def test_modules_are_checked(tmp_path: Path, module: dict[str, Any], words: list[str]) -> None:
     """The path is that of the file: pydantic's own names for what it tried are not in it."""
-    assert_fault(tmp_path, {"modules": [EVENTS, module]}, "webhooks[0].modules[1].", *words)
+    assert_fault(tmp_path, {"modules": [EVENTS, module]}, "webhooks[0].modules[1]", *words)

@@ -122,7 +122,7 @@ def test_what_is_no_signature_is_none(value: str) -> None:
 
 def test_while_a_secret_changes_both_are_right() -> None:
     """The sender may change at any moment of it, and may sign with both, as Stripe does."""
-    bearer = {"type": "bearer", "token": [NEW, OLD]}
+    bearer = {"type": "bearer", "token": [NEW, "", OLD]}  # an empty one is the place of one that is not there
     stripe = {**STRIPE, "secret": [NEW, OLD]}
     signed = {name: mac(name, b"1700000000." + BODY) for name in (NEW, OLD)}
 
@@ -131,6 +131,7 @@ def test_while_a_secret_changes_both_are_right() -> None:
         assert is_let_in(stripe, {"Stripe-Signature": f"t=1700000000,v1={signed[name]}"})
     assert is_let_in(STRIPE, {"Stripe-Signature": f"t=1700000000,v1={signed[OLD]},v1={signed[NEW]}"})
     assert not is_let_in(STRIPE, {"Stripe-Signature": f"t=1700000000,v1={signed[OLD]}"})
+    assert not is_let_in(bearer, {"Authorization": "Bearer "})
 
 
 def test_a_header_that_is_there_twice_says_nothing() -> None:

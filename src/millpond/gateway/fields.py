@@ -18,7 +18,12 @@ class Strict(BaseModel):
 
 
 def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    if isinstance(value, str):
+        return [value]
+    if isinstance(value, list) and any(each != "" for each in value):
+        # ${OLD_SECRET:-} keeps a place for a secret that is there only while it changes.
+        return [each for each in value if each != ""]
+    return value
 
 
 def _plain(value: str) -> str:
@@ -59,4 +64,4 @@ Secrets: TypeAlias = Annotated[
     BeforeValidator(_listed, json_schema_input_type=SecretStr | list[SecretStr]),
     Field(min_length=1),
 ]
-"""One secret, or a list of secrets that are all right at this moment."""
+"""One secret, or a list of secrets that are all right now; empty ones among others are left out."""

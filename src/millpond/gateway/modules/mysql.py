@@ -88,17 +88,17 @@ class MySQLRows:
         return await self._store(conn, row, received)
 
     async def _store(self, conn: Session, row: list[Any], received: Received) -> Outcome:
-        has_key = self._keys is not None and received.key is not None
-        if self._keys is not None and has_key:
-            outcome = await self._keys.keep(conn, received)
+        keys = self._keys if received.key is not None else None
+        if keys is not None:
+            outcome = await keys.keep(conn, received)
             if outcome is not Outcome.DONE:
                 return outcome
         if await _executed(conn, self._insert, row) != 1:
             raise NoRow
         if conn.is_in_transaction:
             await conn.commit()
-        if self._keys is not None and has_key:
-            await self._keys.sweep(conn)
+        if keys is not None:
+            await keys.sweep_if_due(conn)
         return Outcome.DONE
 
     def explain(self, error: Exception) -> NotStored:
@@ -166,7 +166,7 @@ class _Keys:
             await self._end(conn)
         raise AssertionError("unreachable")
 
-    async def sweep(self, conn: Session) -> None:
+    async def sweep_if_due(self, conn: Session) -> None:
         """Delete what is known no more, when it is time; the row is stored, whatever comes of this."""
         sweep = self._keeping.sweep
         if not sweep.is_due():

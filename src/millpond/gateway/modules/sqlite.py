@@ -74,14 +74,17 @@ class SQLiteRows:
 
     async def _store(self, conn: aiosqlite.Connection, row: list[Any], received: Received) -> Outcome:
         outcome = Outcome.DONE
-        if self._keys is not None and received.key is not None:
+        keys = self._keys if received.key is not None else None
+        if keys is not None:
             await conn.execute("BEGIN IMMEDIATE")
-            outcome = await self._keys.keep(conn, received)
-        changes = conn.total_changes
+            outcome = await keys.keep(conn, received)
         if outcome is Outcome.DONE:
+            changes = conn.total_changes
             await conn.execute(self._insert, row)
             if conn.total_changes == changes:
                 raise NoRow
+            if keys is not None:
+                await keys.sweep_if_due(conn)
         # Also where there is nothing to commit: it fails when the file is gone.
         await conn.commit()
         return outcome
@@ -129,10 +132,14 @@ class _Keys:
         keeping, id, now = self._keeping, self._keeping.id_of(received), time.time()
         for (body,) in await conn.execute_fetchall(self._find, (id, now)):
             return Outcome.BEFORE if body == received.fingerprint else Outcome.OTHER
-        if keeping.sweep.is_due():
-            keeping.sweep.deleted((await conn.execute(self._sweep, (now,))).rowcount)
         await conn.execute(self._put, (id, received.fingerprint, keeping.hook, now + keeping.ttl))
         return Outcome.DONE
+
+    async def sweep_if_due(self, conn: aiosqlite.Connection) -> None:
+        """Delete what is known no more, when it is time, in the transaction under way."""
+        sweep = self._keeping.sweep
+        if sweep.is_due():
+            sweep.deleted((await conn.execute(self._sweep, (time.time(),))).rowcount)
 
 
 def _bound(value: Any) -> Any:
