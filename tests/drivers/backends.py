@@ -79,6 +79,8 @@ class PostgreSQL(Backend):
     wrong_secret = WRONG_SECRET
     # asyncpg drops a future of its own when a connect is cancelled at the very moment of success.
     noise = ("unexpected connection_lost() call",)
+    # Below "full" it depends on whether the server has confirmed the cancellation by then.
+    after_cancel: Mapping[str, Verdict] = {"full": Verdict.RESET}
 
     def __init__(self, server: PostgresServer, database: str) -> None:
         self.server, self.database = server, database
