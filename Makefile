@@ -11,6 +11,7 @@
 PYTHON ?= python3
 PYTEST_ARGS ?=
 JOBS ?= 2
+WORKERS ?= 2
 FUZZ_SECONDS ?= 60
 SECONDS ?= 600
 SEED ?= 0
@@ -41,8 +42,16 @@ run: $(stamp) ## Serve the quickstart example on 127.0.0.1:8000
 	@mkdir -p var
 	@exec $(VENV)/bin/millpond serve --connections examples/quickstart/connections.json --webhooks examples/quickstart/webhooks.json --host 127.0.0.1 --port 8000
 
-test: $(stamp) servers ## Run every test, against real servers of its own
+test: $(stamp) servers ## Run every test, in WORKERS=2 processes, against real servers of its own
+ifeq ($(strip $(PYTEST_ARGS)),)
+	@failed=0; \
+	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadfile -m 'not alone' || failed=1; \
+	echo 'those that measure the machine, alone'; \
+	$(VENV)/bin/python -m pytest -m alone || failed=1; \
+	exit $$failed
+else
 	$(VENV)/bin/python -m pytest $(PYTEST_ARGS)
+endif
 
 mutants: $(stamp) ## Plant faults in a copy of the kernel: who notices? (docs/how-we-know.md; JOBS=, FUZZ_SECONDS=)
 	$(VENV)/bin/python -m tests.mutation --jobs $(JOBS) --fuzz-seconds $(FUZZ_SECONDS) --page docs/how-we-know.md

@@ -130,6 +130,7 @@ def connection_to(server: PostgresServer, password: str, size: int) -> dict[str,
     return {**Postgres(server, server.database).connection(pool=pool), "password": password}
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 async def test_a_minute_in_which_everything_about_the_database_changes_loses_no_request(
     postgres_server_factory: Callable[..., PostgresServer], workplace: Path
