@@ -61,7 +61,7 @@ mutmut: $(stamp) ## Run mutmut on the pure parts of the kernel (docs/how-we-know
 
 fuzz: $(stamp) servers ## Random histories for SECONDS=600 in JOBS= processes, CANCELLATIONS=10000 on each server; from SEED=0 on
 	$(VENV)/bin/python -m millpond.testing.histories --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
-	MILLPOND_CANCELLATIONS=$(CANCELLATIONS) MILLPOND_SEED=$(SEED) $(VENV)/bin/python -m pytest tests/faults/test_storms.py tests/drivers/test_rabbitmq_storm.py
+	MILLPOND_CANCELLATIONS=$(CANCELLATIONS) MILLPOND_SEED=$(SEED) $(VENV)/bin/python -m pytest --timeout 900 tests/faults/test_storms.py tests/drivers/test_rabbitmq_storm.py
 
 lint: $(stamp) ## Check style, format and types
 	@failed=0; for check in 'ruff check' 'ruff format --check' 'mypy'; do \
