@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from millpond import Allowance, ConnectionPool, PoolClosed, PoolState
+from millpond import Allowance, ConnectFailed, ConnectionPool, PoolClosed, PoolState
 from millpond.testing.driver import Dawdle
 from tests.kernel.worlds import SEEDS, World, in_world
 
@@ -177,3 +177,41 @@ def test_no_pool_is_its_own_heir() -> None:
         assert heir.stats().served == 1
 
     in_world(story, max_size=1)
+
+
+def test_a_pool_that_was_never_used_ends_at_once_in_favour_of_its_heir() -> None:
+    """It cannot be opened any more; who has an object of it is served by the heir."""
+
+    async def story(world: World) -> None:
+        heir = heir_of(world, max_size=1)
+        asked = world.pool.acquire()
+        world.pool._bequeath(heir)
+        assert world.pool.state is PoolState.CLOSED
+        with pytest.raises(PoolClosed):
+            await world.pool.initialize()
+        async with asked:
+            assert heir.status().busy == 1
+        await world.borrow()
+        assert heir.stats().served == 2
+
+    in_world(story, max_size=1)
+
+
+def test_a_pool_that_is_new_once_more_ends_in_favour_of_its_heir() -> None:
+    """Its eager initialize has failed; nothing of it stays."""
+
+    async def story(world: World) -> None:
+        heir = heir_of(world, max_size=1)
+        world.backend.down()
+        with pytest.raises(ConnectFailed):
+            await world.pool.initialize()
+        assert world.pool.state is PoolState.NEW
+        world.backend.up()
+        world.pool._bequeath(heir)
+        with pytest.raises(PoolClosed):
+            await world.pool.initialize()
+        await world.borrow()
+        assert heir.stats().served == 1
+        await world.pool.close()
+
+    in_world(story, max_size=1, min_size=1, eager_init=True, connect_retries=0)

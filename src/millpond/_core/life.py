@@ -143,7 +143,7 @@ class Life:
         if pool.state is PoolState.CLOSED:
             return
         if pool._loop is None or pool._loop.is_closed():
-            self._end_without_loop()
+            self.end_unused()
             return
         pool._check_loop()
         deadline = None if timeout is None else pool._now() + timeout
@@ -167,7 +167,7 @@ class Life:
         if pool.state is PoolState.CLOSED:
             return
         if pool._loop is None or pool._loop.is_closed():
-            self._end_without_loop()
+            self.end_unused()
             return
         self._cut(SlotState.IDLE)
         self.begin_to_close()
@@ -182,7 +182,11 @@ class Life:
         self.is_hurried = True
         self._pool._tender.hurry_closings()
 
-    def _end_without_loop(self) -> None:
+    def end_unused(self) -> None:
+        """End a pool never opened, or whose loop is gone; one that is new once more begins to close."""
+        if self._pool._loop is not None and not self._pool._loop.is_closed():
+            self.begin_to_close()
+            return
         self.drop_everything()
         self._pool._enter_state(PoolState.CLOSED)
         forks.forget(self._pool)

@@ -586,7 +586,9 @@ class ConnectionPool(Reporting, Generic[C]):
             raise ValueError("a pool cannot be its own heir")
         self._refuse_if_closed()
         if self.state is PoolState.NEW:
-            self._heir = heir  # nobody waits, nothing is open: whoever comes will be the heir's first
+            # Nobody waits, nothing is open: whoever comes will be the heir's first.
+            self._heir = heir
+            self._life.end_unused()
             return
         self._enter()
         heir._enter()
