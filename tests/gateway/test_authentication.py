@@ -6,6 +6,7 @@ import hmac
 import json
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -13,7 +14,10 @@ import pytest
 from pydantic import TypeAdapter
 from starlette.datastructures import Headers
 
+from millpond import ConnectionPoolRegistry
+from millpond.gateway import load_webhooks
 from millpond.gateway.authentication import Auth, Unauthorized, check_of
+from millpond.gateway.model import Webhooks
 from tests.gateway.backends import Sqlite
 from tests.gateway.service import Service, hook
 
@@ -268,3 +272,18 @@ def test_a_hash_of_the_wrong_length_is_wrong() -> None:
     assert not any(
         is_let_in(auth, {"S": each}) for each in ("", "00", mac(NEW, BODY)[:32], digest, mac(NEW, BODY) * 2)
     )
+
+
+def test_no_repr_shows_a_secret(tmp_path: Path) -> None:
+    """Of what the file said, of the hooks that come of it, and of their schema."""
+    said = {"path": "/x", "modules": [{"type": "log"}], "auth": {**STRIPE, "secret": [NEW, OLD]}}
+    tokens = {**said, "path": "/y", "auth": {"type": "bearer", "token": NEW}}
+    (tmp_path / "webhooks.json").write_text(json.dumps({"webhooks": [said, tokens]}))
+
+    hooks = load_webhooks(tmp_path / "webhooks.json", ConnectionPoolRegistry())
+
+    model = Webhooks.model_validate({"webhooks": [said, tokens]})
+    shown = [repr(model), str(model), model.model_dump_json(), repr(hooks)]
+    shown += [repr(each.check) for each in hooks.values()]
+    assert not any("planted" in each for each in shown)
+    assert json.dumps(Webhooks.model_json_schema()).count('"format": "password"') >= 4

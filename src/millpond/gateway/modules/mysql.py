@@ -44,7 +44,9 @@ _AWAY: Final = frozenset({
 })  # fmt: skip
 _COLUMN_TYPES: Final = {"$body": "JSON NOT NULL", "$path": "TEXT", "$received_at": "DATETIME(6) NOT NULL"}
 _NO_SUCH_TABLE: Final = 1146
-_DUPLICATE: Final = 1062
+# Somebody has the key, or had it and gave up while several waited: then all but one of them are sent away.
+_NOT_NOW: Final = frozenset({1062, 1213})
+_ROUNDS: Final = 5
 
 
 class MySQLRows:
@@ -143,16 +145,16 @@ class _Keys:
         """Put the request's key into the table, unless it is there; the transaction stays open if not.
 
         Raises:
-            Error: the library's; also when the key came and went twice, which takes somebody to delete it.
+            Error: the library's; also when the key came and went again and again.
         """
         keeping, id = self._keeping, self._keeping.id_of(received)
-        for is_last in (False, True):
+        for left in reversed(range(_ROUNDS)):
             await conn.run("START TRANSACTION")
             try:
                 await _executed(conn, self._put, (id, received.fingerprint, keeping.hook, keeping.ttl))
                 return Outcome.DONE
             except conn.Error as error:
-                if error.args[0] != _DUPLICATE or is_last:
+                if error.args[0] not in _NOT_NOW or not left:
                     raise
             # Seen from a transaction of its own: this one may have begun before the other's end.
             await conn.rollback()
