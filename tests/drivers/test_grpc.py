@@ -123,7 +123,9 @@ async def test_nobody_is_cancelled_who_shares_a_channel_that_is_lost(server: Grp
             network.cut()
             calls = [asyncio.create_task(say(channel, "slow", 60_000)) for _ in range(3)]
             async with asyncio.timeout(10):
-                while not driver.is_closed(channel):  # noqa: ASYNC110 - nobody is told
+                while not driver.is_closed(channel):
+                    if all(each.done() for each in calls):
+                        channel.get_state(try_to_connect=True)  # they knew first: it idles until it is used
                     await asyncio.sleep(0)  # no longer, or the calls would know before us
             driver.terminate(channel)
             outcomes += await asyncio.gather(*calls, return_exceptions=True)
