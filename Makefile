@@ -16,6 +16,8 @@ FUZZ_SECONDS ?= 60
 SECONDS ?= 600
 SEED ?= 0
 CANCELLATIONS ?= 10000
+ROUNDS ?= 21
+LOOP ?= asyncio
 
 python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))' 2>/dev/null)
 
@@ -30,7 +32,7 @@ endif
 stamp := $(VENV)/.ready-$(python_version)
 
 .DEFAULT_GOAL := help
-.PHONY: help env run test fuzz mutants mutmut lint clean servers python
+.PHONY: bench help env run test fuzz mutants mutmut lint clean servers python
 
 help: ## Say what can be made
 	@echo 'make <target> [PYTHON=python3.13]'
@@ -62,6 +64,14 @@ mutmut: $(stamp) ## Run mutmut on the pure parts of the kernel (docs/how-we-know
 fuzz: $(stamp) servers ## Random histories for SECONDS=600 in JOBS= processes, CANCELLATIONS=10000 on each server; from SEED=0 on
 	$(VENV)/bin/python -m millpond.testing.histories --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
 	MILLPOND_CANCELLATIONS=$(CANCELLATIONS) MILLPOND_SEED=$(SEED) $(VENV)/bin/python -m pytest --timeout 900 tests/faults/test_storms.py tests/drivers/test_rabbitmq_storm.py
+
+bench: .venv-bench/.ready ## Measure against other pools, ROUNDS=21 (var/bench/report.md, docs/benchmarks.md; LOOP=uvloop)
+	@PYTHONPATH=src .venv-bench/bin/python -m benchmarks --rounds $(ROUNDS) --loop $(LOOP)
+
+.venv-bench/.ready: benchmarks/requirements.txt | python
+	@$(PYTHON) -m venv --clear .venv-bench
+	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r benchmarks/requirements.txt
+	@touch $@
 
 lint: $(stamp) ## Check style, format and types
 	@failed=0; for check in 'ruff check' 'ruff format --check' 'mypy'; do \
