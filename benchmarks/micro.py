@@ -109,17 +109,18 @@ async def growth(rounds: int) -> dict[str, Spread]:
 
 
 async def waiter_bytes(count: int = 2000) -> float:
-    """Bytes of one waiter beyond a task that waits for a bare future of its own."""
+    """Bytes of one waiter, its future included, beyond a task that waits for a future of all of them."""
     pool = millpond_pool(1, eager_init=True)
     await pool.initialize()
     loop = asyncio.get_running_loop()
+    never = loop.create_future()
 
     async def borrow() -> None:
         async with pool.acquire(timeout=60.0):
             pass
 
     async def idle() -> None:
-        await loop.create_future()
+        await never
 
     async def bytes_of(story: Callable[[], Any]) -> float:
         before = tracemalloc.get_traced_memory()[0]
