@@ -182,6 +182,7 @@ async def test_a_killed_server_costs_no_confirmed_message(server: RabbitMQServer
         traffic.until = done.is_set
         flow = asyncio.create_task(traffic.flow(clients=8, requests=100_000))
         await eventually(lambda: len(traffic.confirmed) >= 200, "messages before the kill")
+        await asyncio.to_thread(server.flush)  # that there is such a queue; the messages need no help
         await asyncio.to_thread(server.kill)
         await eventually(lambda: traffic.answers["503"] >= 20, "refusals while it is down")
         await asyncio.to_thread(server.start)

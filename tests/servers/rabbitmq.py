@@ -282,6 +282,10 @@ class RabbitMQServer(Server):
             f'lists:prefix("{prefix}.", binary_to_list(element(4, amqqueue:get_name(Q))))], "".'
         )
 
+    def flush(self) -> None:
+        """Write to disk what the server knows of its queues; for seconds it would be lost by a kill."""
+        self.evaluate('mnesia:dump_log(), mnesia:sync_log(), "".')
+
     def messages(self, queue: str) -> int:
         """How many messages lie ready in a queue."""
         ready = "[{_, N}] = rabbit_amqqueue:info(Q, [messages_ready]), integer_to_list(N)."
