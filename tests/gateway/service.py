@@ -104,6 +104,10 @@ class Service:
     def start(self) -> None:
         """Start it and return when it has said where it serves."""
         self.launch()
+        self.await_serving()
+
+    def await_serving(self) -> None:
+        """Return when it has said where it serves."""
         deadline = time.monotonic() + START_TIMEOUT
         while " serves on " not in self.stdout:
             assert self._process is not None

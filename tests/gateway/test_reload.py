@@ -1,8 +1,10 @@
 """A service whose files change while it serves: by an editor, a ConfigMap, a signal, an operator."""
 
+import asyncio
 import json
 import os
 import signal
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -191,3 +193,40 @@ def test_a_variable_that_means_nothing_is_named(
     assert service.wait() == 2
     (line,) = service.stderr.splitlines()
     assert variable in line
+
+
+async def test_what_a_backend_has_prevented_is_tried_again_though_no_file_changes(
+    sqlite_backend: Sqlite, workplace: Path, tmp_path: Path
+) -> None:
+    """A rotation may write the file first and change the server a minute later."""
+    connections = {"events": sqlite_backend.connection()}
+    bad = tmp_path / "bad.db"
+    bad.write_text("this is no database; " * 10)
+    with Service(workplace, connections, environ=environ(**WATCHED)) as service:
+        moved = {"events": {"type": "sqlite", "database": str(bad)}}
+        (workplace / "connections.json").write_text(json.dumps(moved))
+        await eventually(lambda: config_status(service)["failures"] > 0, "a failure")
+        assert served(service) == {"events": 1}
+        bad.unlink()
+        await eventually(lambda: served(service) == {"events": 2}, "a new version", timeout=30)
+
+
+async def test_a_signal_and_a_change_while_the_service_starts_are_not_missed(
+    sqlite_backend: Sqlite, workplace: Path
+) -> None:
+    """It waits for a backend that is silent; a SIGHUP does not end it, and a new file is seen afterwards."""
+    connections = {"events": sqlite_backend.connection()}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(20)
+        silent_one = {"type": "redis", "host": "127.0.0.1", "port": silent.getsockname()[1]}
+        service = Service(workplace, {**connections, "silent": silent_one}, environ=environ(**WATCHED))
+        service.launch()
+        client, _ = await asyncio.to_thread(silent.accept)  # it is asking whether somebody is there
+        service.signal(signal.SIGHUP)
+        (workplace / "connections.json").write_text(
+            json.dumps({**connections, "more": connections["events"]})
+        )
+        client.close()
+    await asyncio.to_thread(service.await_serving)
+    await eventually(lambda: set(served(service)) == {"events", "more"}, "the new file")
+    assert await asyncio.to_thread(service.stop) == 0

@@ -71,6 +71,10 @@ async def _serve(loaded: Loaded, connections: Path, listener: socket.socket, ser
     app = create_app(loaded.registry, loaded.hooks, close_timeout=closing, webhooks=loaded.webhooks)
     reloader: Reloader = app.state.reloader
     reloader.debounce = loaded.debounce
+    reloader.note_files()
+    # From now on: before the service is ready, and while it ends, the signal would end the process.
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, reloader.reload_soon, "signal")
     server = Server(
         app,
         timeout=serving.shutdown_timeout - closing,
@@ -81,8 +85,9 @@ async def _serve(loaded: Loaded, connections: Path, listener: socket.socket, ser
             if not await _ready(loaded.registry, connections):
                 return TO_BE_CHANGED
             if not server.should_exit:
-                with _reloading(reloader, watching=loaded.watching):
-                    await server.serve(sockets=[listener])
+                if loaded.watching:
+                    reloader.watch()
+                await server.serve(sockets=[listener])
     except OSError as error:
         # Somebody else began to listen on the same address between `bind` and now.
         return _cannot_listen(serving, error)
@@ -90,6 +95,7 @@ async def _serve(loaded: Loaded, connections: Path, listener: socket.socket, ser
         await reloader.stop()
         # The application has closed it, unless there was none.
         await loaded.registry.close(closing)
+        loop.remove_signal_handler(signal.SIGHUP)
     _log.info("ended; all pools are closed")
     return OK
 
@@ -131,19 +137,6 @@ def _stopped_by_signals(server: Server) -> Iterator[None]:
     finally:
         for each in signals:
             loop.remove_signal_handler(each)
-
-
-@contextmanager
-def _reloading(reloader: Reloader, *, watching: bool) -> Iterator[None]:
-    """Reload on SIGHUP, and when a file changes if that is wanted."""
-    loop = asyncio.get_running_loop()
-    if watching:
-        reloader.watch()
-    loop.add_signal_handler(signal.SIGHUP, reloader.reload_soon, "signal")
-    try:
-        yield
-    finally:
-        loop.remove_signal_handler(signal.SIGHUP)
 
 
 def _bound(serving: Serving) -> socket.socket:

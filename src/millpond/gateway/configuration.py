@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -92,14 +92,14 @@ class GatewayFiles:
         part: Part | None = None
         problems: tuple[str, ...] = ()
 
-        async def before_removal() -> bool:
+        async def before_removal(removed: Sequence[str]) -> bool:
             """Change the hooks: their connections are there now. False: they stay, with what they use."""
             nonlocal part, problems
             if hooks is None:
                 return True
             try:
                 # Once more: a connection that could not be taken over may still be of another kind.
-                part = await self._put(self._load(self._registry))
+                part = await self._put(self._load(self._registry), waits=bool(removed))
             except ConfigError as error:
                 problems = tuple(error.problems)
                 return False
@@ -120,12 +120,14 @@ class GatewayFiles:
             self._gateway.replace(hooks)
         return Reloaded(None, part)
 
-    async def _put(self, hooks: Mapping[str, Hook]) -> Part:
+    async def _put(self, hooks: Mapping[str, Hook], *, waits: bool) -> Part:
+        """Serve these hooks; if connections are to go, wait for requests that began under the old ones."""
         part = self._difference(hooks)
         self._named = self._files_of_webhooks()
         ended = self._gateway.replace(hooks)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(ended, _LONGEST_REQUEST_S)
+        if waits:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ended, _LONGEST_REQUEST_S)
         return part
 
     def _difference(self, hooks: Mapping[str, Hook]) -> Part:

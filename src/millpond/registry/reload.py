@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias
@@ -95,8 +95,9 @@ class Holding(Protocol):
         """Close a version that is no longer in use, in the background."""
 
 
-BeforeRemoval: TypeAlias = Callable[[], Awaitable[bool]]
-"""Asked before names are taken away: whoever uses them may need to be told first."""
+BeforeRemoval: TypeAlias = Callable[[Sequence[str]], Awaitable[bool]]
+"""Asked, with their names, before connections are taken away (also when there are none to take away):
+whoever uses them may need to be told first."""
 
 
 class _NotTaken(Exception):
@@ -173,7 +174,7 @@ class Reloads:
             except _NotTaken as refusal:
                 errors[name] = str(refusal)
         removed: list[str] = []
-        if not self._is_overtaken(mine) and (before_removal is None or await before_removal()):
+        if not self._is_overtaken(mine) and (before_removal is None or await before_removal(todo.removed)):
             removed = [name for name in todo.removed if name in self._registry.named]
             for name in removed:
                 self._registry.drop(name, self._registry.migration_timeout)

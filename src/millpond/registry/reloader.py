@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from millpond.errors import ConfigError, PoolError, describe
-from millpond.registry.watching import Watcher
+from millpond.registry.watching import Watcher, contents
 
 if TYPE_CHECKING:
     from millpond.registry.registry import ConnectionPoolRegistry
@@ -182,6 +182,8 @@ class Reloader:
     _last: Outcome | None = None
     _counts: dict[str, int] = field(default_factory=lambda: {"reloads": 0, "failures": 0, "under way": 0})
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    _known: Mapping[Path, bytes | None] | None = None
+    _is_stopped: bool = False
 
     async def reload(
         self,
@@ -224,7 +226,9 @@ class Reloader:
             logger.error("reload (%s): %s", outcome.trigger, problem)
 
     def reload_soon(self, trigger: Trigger) -> None:
-        """Reload in the background: what a signal handler calls."""
+        """Reload in the background: what a signal handler calls. Nothing happens once it was stopped."""
+        if self._is_stopped:
+            return
         task = asyncio.get_running_loop().create_task(self.reload(trigger=trigger), name="millpond: reload")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -233,13 +237,20 @@ class Reloader:
         """Reload whenever the content of a file has changed, and has been at rest for `debounce` seconds."""
         if self._watcher is None:
             self._watcher = Watcher(lambda: self.source.files, self._on_change, debounce=self.debounce)
-            self._watcher.start()
+            self._watcher.start(self._known)
 
-    async def _on_change(self) -> None:
-        await self.reload(trigger="file")
+    def note_files(self) -> None:
+        """Take the files as they are now for those that were read: `watch` begins from there."""
+        self._known = contents(self.source.files)
+
+    async def _on_change(self) -> bool:
+        """False when a backend stands in the way: that may pass, though no file changes."""
+        connections = (await self.reload(trigger="file")).reloaded.connections
+        return connections is None or not connections.errors
 
     async def stop(self) -> None:
         """Watch no longer, and end what is under way in the background."""
+        self._is_stopped = True
         watcher, self._watcher = self._watcher, None
         if watcher is not None:
             await watcher.stop()

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -24,6 +25,9 @@ logger = logging.getLogger("millpond.registry")
 
 POLL_S: Final = 30.0
 """How often (seconds) the files are looked at though nothing was heard of them."""
+FIRST_RETRY_S: Final = 2.0
+LAST_RETRY_S: Final = 60.0
+"""Pauses (seconds) before what a backend has prevented is tried again: the first, doubled up to the last."""
 _STEP_MS: Final = 100
 _MOST_BYTES: Final = 8 << 20  # more than any file may have that is read
 
@@ -33,7 +37,8 @@ class Watcher:
 
     Args:
         files: says which files, each time they are looked at.
-        changed: awaited after a change; while it runs, nothing is missed.
+        changed: awaited after a change; while it runs, nothing is missed. False: what the files say is
+            right and could not be taken over yet; it is called again, after longer and longer pauses.
         debounce: how long nothing may have happened before files are read, seconds.
         poll: seconds between two looks when nothing is heard.
 
@@ -44,7 +49,7 @@ class Watcher:
     def __init__(
         self,
         files: Callable[[], frozenset[Path]],
-        changed: Callable[[], Awaitable[None]],
+        changed: Callable[[], Awaitable[bool]],
         *,
         debounce: float,
         poll: float = POLL_S,
@@ -63,9 +68,9 @@ class Watcher:
         self._tasks: list[asyncio.Task[None]] = []
         self._seen: Mapping[Path, bytes | None] = {}
 
-    def start(self) -> None:
-        """Take the files as they are for what is known, and begin to watch."""
-        self._seen = contents(self._files())
+    def start(self, known: Mapping[Path, bytes | None] | None = None) -> None:
+        """Begin to watch; `known` is what was in the files when they were read (left out: what is there)."""
+        self._seen = contents(self._files()) if known is None else known
         self._tasks = [
             asyncio.create_task(self._listen(), name="millpond: watch files"),
             asyncio.create_task(self._look(), name="millpond: look at files"),
@@ -111,15 +116,21 @@ class Watcher:
 
     async def _look(self) -> None:
         """After something was heard, and every now and then: has anything changed?"""
+        loop = asyncio.get_running_loop()
+        pause, again_at = FIRST_RETRY_S, math.inf
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._heard.wait(), self._poll)
+                await asyncio.wait_for(self._heard.wait(), min(self._poll, max(0.0, again_at - loop.time())))
             self._heard.clear()
             now = await self._at_rest()
-            if now == self._seen:
+            if now != self._seen:
+                pause = FIRST_RETRY_S
+            elif loop.time() < again_at:
                 continue
+            again_at = math.inf
             try:
-                await self._changed()
+                if not await self._changed():
+                    again_at, pause = loop.time() + pause, min(2 * pause, LAST_RETRY_S)
             except Exception as error:
                 logger.error("a reload failed: %s", describe(error))
             # Files that are named for the first time were read just now.
