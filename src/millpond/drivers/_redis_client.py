@@ -178,6 +178,9 @@ class Wire(AbstractConnection):
             self._asked += command.commands
         else:
             self.is_unending = True  # bytes of the borrower's own: nobody has counted the commands in them
+        if self._writer is None or self._writer.transport.is_closing():
+            # CPython 3.13.0's writelines() on a transport that is closed fails with an AttributeError.
+            raise redis.ConnectionError("the connection is lost")
         await super().send_packed_command(command, check_health)
 
     async def read_response(self, *args: Any, **options: Any) -> Any:
