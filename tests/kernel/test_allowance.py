@@ -11,6 +11,7 @@ class Pool:
     def __init__(self) -> None:
         self.told_free = 0
         self.told_to_shed = 0
+        self.told_of_company = 0
 
     def _place_is_free(self) -> None:
         self.told_free += 1
@@ -19,7 +20,7 @@ class Pool:
         self.told_to_shed += 1
 
     def _company_changed(self) -> None:
-        pass
+        self.told_of_company += 1
 
 
 def members(allowance: Allowance, count: int) -> list[Pool]:
@@ -349,3 +350,19 @@ def test_who_came_at_the_same_instant_is_not_let_past() -> None:
     assert not allowance.try_take(second, 5.0, urgent=True)
 
     assert not allowance.should_yield(first, 5.0, above_floor=True)
+
+
+def test_a_pool_is_alone_until_another_joins_and_when_the_last_other_leaves() -> None:
+    """While it is, nobody needs to be asked; each change is told to all who are there."""
+    allowance = Allowance(3)
+    first, second = Pool(), Pool()
+    allowance.join(first)
+    assert allowance.is_alone(first)
+    assert first.told_of_company == 1
+    allowance.join(second)
+    assert not allowance.is_alone(first)
+    assert not allowance.is_alone(second)
+    assert (first.told_of_company, second.told_of_company) == (2, 1)
+    allowance.leave(first)
+    assert allowance.is_alone(second)
+    assert (first.told_of_company, second.told_of_company) == (2, 2)

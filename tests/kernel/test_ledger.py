@@ -524,3 +524,27 @@ def test_a_lease_that_was_never_seen_is_no_outcome() -> None:
     ledger.left_early = 1
 
     assert ledger.audit() == []
+
+
+def test_the_books_know_whether_anybody_shares_the_allowance() -> None:
+    """Without one there is no company; with one there is, until it turns out otherwise."""
+    alone = books()
+    alone.note_company()
+    assert alone.has_company is False
+    allowance = Allowance(3)
+    ledger = books(allowance=allowance)
+    assert ledger.has_company
+    ledger.note_company()
+    assert ledger.has_company is False
+    allowance.join(Member())
+    ledger.note_company()
+    assert ledger.has_company is True
+
+
+def test_an_object_of_a_slot_that_is_gone_and_not_lent_is_known_no_more() -> None:
+    """The audit says so in these words."""
+    ledger = books()
+    slot = idle(ledger)
+    ledger.dismiss(slot, CloseReason.IDLE)
+    ledger.by_id[1] = slot
+    assert ledger.audit() == ["objects are known while they are lent or kept"]

@@ -14,8 +14,9 @@ from millpond._core.retirement import (
     plain_uses,
     reason_to_retire,
     retire_at,
+    tune,
 )
-from millpond._core.slot import Slot
+from millpond._core.slot import Slot, SlotState
 
 ALMOST_ONE = math.nextafter(1.0, 0.0)
 
@@ -134,3 +135,27 @@ def test_a_ping_is_due_so_long_after_the_last_proof_of_life(interval: float | No
     settings = PoolSettings(health_check_interval=interval)
 
     assert ping_due_at(slot(idle_since=10.0, proved_at=11.0), settings) == instant
+
+
+def test_settings_that_change_are_kept_with_the_slot() -> None:
+    """Lifetime with the slot's own draw, uses, and while it is parked how long it is trusted."""
+    settings = PoolSettings(
+        max_uses=7,
+        max_lifetime=100.0,
+        lifetime_jitter=0.5,
+        validate_after_idle=5.0,
+        health_check_interval=None,
+        max_lifetime=100.0,
+        lifetime_jitter=0.5,
+        validate_after_idle=5.0,
+        health_check_interval=None,
+    )
+    parked = slot(state=SlotState.IDLE, opened_at=10.0, proved_at=20.0, idle_since=20.0, draw=0.5)
+    lent = slot(state=SlotState.BUSY, opened_at=10.0, proved_at=20.0, draw=0.0)
+    doomed = slot(state=SlotState.IDLE, opened_at=10.0, doom=CloseReason.CLEARED)
+    for each in (parked, lent, doomed):
+        tune(each, settings)
+
+    assert (parked.plain_uses, parked.retire_at, parked.fresh_until) == (7, 85.0, 25.0)
+    assert (lent.plain_uses, lent.retire_at, lent.fresh_until) == (7, 110.0, math.inf)
+    assert (doomed.plain_uses, doomed.retire_at, doomed.fresh_until) == (7, math.inf, math.inf)

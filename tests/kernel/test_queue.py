@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from millpond import InvariantBroken
 from millpond._core.waiters import Waiter, WaiterState, WaitQueue
 
 
@@ -308,3 +309,37 @@ def test_those_who_are_let_go_leave_nothing_behind() -> None:
     assert (queue.live, queue.left, kept(queue)) == (0, 1, (0, 0))
     assert (queue.first(), queue.next_deadline) == (None, None)
     assert first.is_waiting
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "is_sooner"),
+    [
+        ((0.0, 0), (0.5, 0), True), ((0.5, 0), (0.0, 0), False), ((1.0, 0), (1.0, 1), True),
+        ((1.0, 1), (1.0, 0), False), ((1.0, 0), (1.0, 0), False), ((1.0, -1), (1.0, 0), True),
+    ],
+)  # fmt: skip
+def test_the_earlier_deadline_comes_first_then_the_earlier_place(
+    mine: tuple[float, int], theirs: tuple[float, int], is_sooner: bool
+) -> None:
+    """An instant of 0 and the place 0 are such as any other."""
+    one, other = (waiter(deadline, place=place) for deadline, place in (mine, theirs))
+    assert (one < other) is is_sooner
+
+
+def test_the_front_is_ahead_of_everybody() -> None:
+    """Of those who came first before, too."""
+    queue = queue_of(waiter(), waiter())
+    places = [queue.front(), queue.front()]
+    assert places[1] < places[0] < 0
+    late = waiter(place=places[1])
+    queue.join(late)
+    assert queue.first() is late
+
+
+def test_a_settled_waiter_is_not_settled_again() -> None:
+    """The error says what it was, and what it was to be."""
+    one = waiter()
+    queue = queue_of(one)
+    queue.settle(one, WaiterState.SERVED)
+    with pytest.raises(InvariantBroken, match="waiter served -> left"):
+        queue.settle(one, WaiterState.LEFT)

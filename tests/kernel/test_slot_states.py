@@ -17,7 +17,7 @@ def test_a_new_slot_is_opening_and_unused() -> None:
     assert (slot.conn, slot.leases, slot.uses, slot.doom) == (None, [], 0, None)
     assert (slot.opened_at, slot.idle_since, slot.proved_at) == (0.0, 0.0, 0.0)
     assert (slot.retire_at, slot.fresh_until) == (math.inf, math.inf)
-    assert (slot.needs_reset, slot.plain_uses) == (False, 0)
+    assert (slot.needs_reset, slot.plain_uses, slot.draw) == (False, 0, 0.0)
 
 
 @pytest.mark.parametrize(
