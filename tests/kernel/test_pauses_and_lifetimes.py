@@ -145,10 +145,6 @@ def test_settings_that_change_are_kept_with_the_slot() -> None:
         lifetime_jitter=0.5,
         validate_after_idle=5.0,
         health_check_interval=None,
-        max_lifetime=100.0,
-        lifetime_jitter=0.5,
-        validate_after_idle=5.0,
-        health_check_interval=None,
     )
     parked = slot(state=SlotState.IDLE, opened_at=10.0, proved_at=20.0, idle_since=20.0, draw=0.5)
     lent = slot(state=SlotState.BUSY, opened_at=10.0, proved_at=20.0, draw=0.0)
