@@ -17,26 +17,31 @@ SECONDS ?= 600
 SEED ?= 0
 CANCELLATIONS ?= 10000
 ROUNDS ?= 21
-LOOP ?= asyncio
+SERVER_ROUNDS ?= 9
+PAGE ?=
 
 python_version := $(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], sys.abiflags))' 2>/dev/null)
 
 # The default interpreter lives in .venv, one that was asked for in .venv-<its version>.
 ifeq ($(PYTHON),python3)
 VENV := .venv
+BENCH := .venv-bench
 else
 VENV := .venv-$(python_version)
+BENCH := .venv-bench-$(python_version)
 endif
 
 # The version is in the stamp's name: when `python3` becomes another version, .venv is built anew.
 stamp := $(VENV)/.ready-$(python_version)
+bench_stamp := $(BENCH)/.ready-$(python_version)
+bench_page := $(if $(PAGE),--page $(PAGE))
 
 .DEFAULT_GOAL := help
-.PHONY: bench help env run test fuzz mutants mutmut lint clean servers python
+.PHONY: bench bench-all bench-compiled help env run test fuzz mutants mutmut lint clean servers python
 
 help: ## Say what can be made
 	@echo 'make <target> [PYTHON=python3.13]'
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' $(MAKEFILE_LIST)
 
 env: $(stamp) ## Create or refresh the environment in .venv
 
@@ -65,12 +70,22 @@ fuzz: $(stamp) servers ## Random histories for SECONDS=600 in JOBS= processes, C
 	$(VENV)/bin/python -m millpond.testing.histories --seconds $(SECONDS) --seed $(SEED) --jobs $(JOBS)
 	MILLPOND_CANCELLATIONS=$(CANCELLATIONS) MILLPOND_SEED=$(SEED) $(VENV)/bin/python -m pytest --timeout 900 tests/faults/test_storms.py tests/drivers/test_rabbitmq_storm.py
 
-bench: .venv-bench/.ready ## Measure against other pools, ROUNDS=21 (var/bench/report.md, docs/benchmarks.md; LOOP=uvloop)
-	@PYTHONPATH=src .venv-bench/bin/python -m benchmarks --rounds $(ROUNDS) --loop $(LOOP)
+bench: $(bench_stamp) ## The table of targets: Millpond against other pools, under ten minutes (docs/benchmarks.md; ROUNDS=, PAGE=)
+	@$(BENCH)/bin/python -m tests.servers >/dev/null
+	@exec env PYTHONPATH=src $(BENCH)/bin/python -m benchmarks --rounds $(ROUNDS) --server-rounds $(SERVER_ROUNDS) $(bench_page)
 
-.venv-bench/.ready: benchmarks/requirements.txt | python
-	@$(PYTHON) -m venv --clear .venv-bench
-	@.venv-bench/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r benchmarks/requirements.txt
+bench-all: $(bench_stamp) ## Everything that is measured, under asyncio and uvloop; once for each PYTHON=
+	@$(BENCH)/bin/python -m tests.servers >/dev/null
+	@exec env PYTHONPATH=src $(BENCH)/bin/python -m benchmarks --all --rounds $(ROUNDS) --server-rounds $(SERVER_ROUNDS) $(bench_page)
+
+bench-compiled: $(bench_stamp) ## What a compiled kernel would bring: prototypes, built in a temporary directory, and measured
+	@exec env PYTHONPATH=src $(BENCH)/bin/python -m benchmarks.prototypes --rounds $(ROUNDS) $(bench_page)
+
+$(bench_stamp): benchmarks/requirements.txt | python
+	@[ -e $@ ] || $(PYTHON) -m venv --clear $(BENCH)
+	@echo 'environment: $(BENCH), Python $(python_version)'
+	@$(BENCH)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r benchmarks/requirements.txt
+	@rm -f $(BENCH)/.ready-*
 	@touch $@
 
 lint: $(stamp) ## Check style, format and types
@@ -79,7 +94,7 @@ lint: $(stamp) ## Check style, format and types
 
 clean: ## Remove environments, caches and everything that running leaves behind
 	rm -rf .venv .venv-* var build dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis
-	find src tests examples -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	find src tests examples benchmarks -type d -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 servers: $(stamp)
 	@$(VENV)/bin/python -m tests.servers
@@ -89,6 +104,7 @@ $(stamp): requirements-dev.txt pyproject.toml | python
 	@echo 'environment: $(VENV), Python $(python_version)'
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements-dev.txt
 	@$(VENV)/bin/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(VENV)/bin/python -m compileall -q src  # pip does so for what it installs, unless that is editable
 	@rm -f $(VENV)/.ready-*
 	@touch $@
 

@@ -1,111 +1,205 @@
-"""Run the benchmarks, write `var/bench/report.md`, print the table of targets."""
+"""Run the benchmarks in processes of their own, write `var/bench/report.md`, print the table of targets.
+
+Exit status 0: everything was measured and kept. 1: a part failed; nothing was kept, and no page changed.
+2: what was asked for cannot be done. 128 and more: stopped by a signal, as a shell counts it.
+"""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import platform
+import json
+import signal
 import subprocess
+import sys
+import tempfile
+import time
 from pathlib import Path
+from typing import Final, NoReturn
 
-from benchmarks import micro
-from benchmarks.subjects import everyone, versions
+from benchmarks import report
+from benchmarks.harness import reason
+from benchmarks.parts import PARTS, Plan
+from benchmarks.results import Result
 
-TARGET_ROWS = "| measure | target | measured: median (quartiles) | |\n|---|---|---|---|\n"
+LOOPS: Final = ("asyncio", "uvloop")
+TARGETS: Final = (("asyncio", "pools"), ("asyncio", "postgresql"), ("uvloop", "postgresql"))
+"""What the table of targets needs: loop and part."""
+_STOP_S: Final = 30.0
+"""So long a part may take to close its pools and servers when it is told to stop."""
+
+Work = tuple[str, str]
+"""A loop and a part that is measured under it."""
 
 
-def row(measure: str, sign: str, target: float, value: float, shown: str) -> str:
-    """One line of the table of targets; met or not is decided by the median."""
-    is_met = value < target if sign == "<" else value <= target
-    return f"| {measure} | {sign} {target:g} | {shown} | {'met' if is_met else '**not met**'} |\n"
+class Stopped(BaseException):
+    """A signal asked for the end."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(signal.Signals(number).name)
 
 
-async def measured(rounds: int) -> str:
-    """The whole report but for its head."""
-    subjects, missing = await everyone(10)
-    alone = await micro.leases(subjects, rounds)
-    crowd = await micro.handovers(
-        [one for one in subjects if one.name not in alone.failed], max(5, rounds // 3)
+class PartFailed(Exception):
+    """A part of the run crashed, or found nothing."""
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise Stopped(number)
+
+
+def measure(part: str, plan: Plan, file: Path) -> int:
+    """Run one part in this process, and write what it found; a signal cancels it and closes its servers."""
+    # The loop's runner turns an interrupt into the cancellation of what runs, if it finds Python's handler.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        if plan.loop == "uvloop":
+            import uvloop
+
+            found = uvloop.run(PARTS[part](plan))
+        else:
+            found = asyncio.run(PARTS[part](plan))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    file.write_text(json.dumps(found.as_dict()), encoding="utf-8")
+    return 0
+
+
+def in_a_process(part: str, chosen: argparse.Namespace, loop: str) -> Result:
+    """Run one part in a process of its own: some stand-ins change their library for good.
+
+    Raises:
+        PartFailed: it crashed, or found nothing.
+    """
+    began = time.monotonic()
+    print(f"{loop}, {part} ...", file=sys.stderr, end=" ", flush=True)
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory, "found.json")
+        command = [sys.executable, "-m", "benchmarks", "--part", part, "--loop", loop, "--out", str(file)]
+        command += ["--rounds", str(chosen.rounds), "--server-rounds", str(chosen.server_rounds)]
+        status = run([*command, *(["--all"] if chosen.all else [])])
+        print(f"{time.monotonic() - began:.0f} s", file=sys.stderr)
+        if status != 0 or not file.exists():
+            raise PartFailed(f"{part} under {loop} ended with {status}")
+        found = Result.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    if found.is_empty:
+        gaps = "; ".join(f"{name}: {why}" for name, why in found.missing.items())
+        raise PartFailed(f"{part} under {loop} found nothing{gaps and f' ({gaps})'}")
+    return found
+
+
+def run(command: list[str]) -> int:
+    """Run it to its end, and end it if this process is told to stop meanwhile; answers its exit status.
+
+    In a process group of its own: an interrupt from the terminal reaches this process, which passes it on
+    once. A second one would hit the child while it closes its servers.
+    """
+    child = subprocess.Popen(command, process_group=0)
+    try:
+        return child.wait()
+    except BaseException:
+        child.terminate()
+        try:
+            child.wait(_STOP_S)
+        except (subprocess.TimeoutExpired, Stopped):
+            child.kill()  # what keeps its servers ends them then
+            child.wait()
+        raise
+
+
+def parsed(arguments: list[str]) -> tuple[argparse.Namespace, list[Work]]:
+    """What is wanted, and which parts that are; ends with a message and 2 where it cannot be done.
+
+    Everything that would be missed after minutes of measuring is looked at here.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--all", action="store_true", help="everything, not only the table of targets")
+    parser.add_argument(
+        "--rounds", type=report.rounds, default=21, help="of comparisons without a server (21)"
     )
-    grown = await micro.growth(max(5, rounds // 3))
-    waiter = await micro.waiter_bytes()
-    imported = micro.import_ms(11)
-    missing |= alone.failed | crowd.failed
-    alive = [one for one in subjects if one.name not in missing]
-    turns = {overload: await micro.fairness(alive, overload) for overload in (1.5, 3.0, 10.0)}
-    for one in alive:
-        await asyncio.wait_for(one.close(), 10)
-
-    ours = {"millpond", "asyncio.Semaphore"}
-    peers = [one for one in alive if one.name not in ours]
-    fastest = min((one.name for one in peers), key=alone.cost_us)
-    pure = min((one.name for one in peers if not one.is_compiled), key=crowd.cost_us)
-    table = TARGET_ROWS
-    for measure, sign, target, ratio in [
-        ("uncontended lease ÷ `async with` over nothing", "≤", 3.0, alone.ratio("millpond", "nothing")),
-        ("explicit ÷ `async with`", "≤", 1.4, alone.ratio("explicit", "millpond")),
-        (f"uncontended ÷ the fastest peer ({fastest})", "<", 1.0, alone.ratio("millpond", fastest)),
-        *(
-            (f"uncontended ÷ {name}", "≤", target, alone.ratio("millpond", name))
-            for name, target in (("psycopg_pool", 0.2), ("asyncpg.Pool without reset", 0.1))
-            if name in alone.costs
-        ),
-        ("hand-over, 1,000 tasks ÷ Semaphore", "≤", 1.5, crowd.ratio("millpond", "asyncio.Semaphore")),
-        (f"hand-over ÷ the fastest pure peer ({pure})", "≤", 0.8, crowd.ratio("millpond", pure)),
-        *((f"growth, {name}", "≤", 1.2, ratio) for name, ratio in grown.items()),
-        ("lease with one listener ÷ without", "≤", 2.0, alone.ratio("with a listener", "millpond")),
-        ("`import millpond` beyond asyncio, ms", "≤", 30.0, imported),
-    ]:
-        table += row(measure, sign, target, ratio.median, str(ratio))
-    for overload, result in turns.items():
-        least, most = result["millpond"]
-        table += row(
-            f"loopers at {overload:g}x: max/min turns", "≤", 1.2, most / max(1, least), f"{most}/{least}"
-        )
-    table += row("a waiter beyond its task, bytes", "<", 1024, waiter, f"{waiter:.0f}")
-
-    text = f"## Targets\n\n{table}\n"
-    text += f"A shared lease costs {alone.ratio('shared', 'millpond')} of an exclusive one.\n"
-    text += "\n## Every pool\n\nRatios are the pool ÷ millpond; turns are least/most of the loopers.\n\n"
-    text += "| pool | uncontended µs | ratio | contended µs a turn | ratio | 1.5x | 3x | 10x |\n"
-    text += "|---|---|---|---|---|---|---|---|\n"
-    for one in alive:
-        least_most = " | ".join("{}/{}".format(*result[one.name]) for result in turns.values())
-        text += (
-            f"| {one.name} | {alone.cost_us(one.name):.2f} | {alone.ratio(one.name, 'millpond')} "
-            f"| {crowd.cost_us(one.name):.2f} | {crowd.ratio(one.name, 'millpond')} | {least_most} |\n"
-        )
-    for name, why in missing.items():
-        text += f"\nNot measured: {name} ({why}).\n"
-    return text
+    parser.add_argument(
+        "--server-rounds", type=report.rounds, default=9, help="of comparisons on a real server (9)"
+    )
+    parser.add_argument("--page", type=Path, help="put tables and plots into this page, too")
+    parser.add_argument("--report-only", action="store_true", help="measure nothing: what was found before")
+    parser.add_argument(
+        "--part", choices=PARTS, help="one part alone, only shown; with --out in this process"
+    )
+    parser.add_argument("--loop", choices=LOOPS, help="one loop alone, only shown")
+    parser.add_argument("--out", type=Path, help="where --part writes what it found")
+    chosen = parser.parse_args(arguments)
+    every = [(loop, part) for loop in LOOPS for part in PARTS] if chosen.all else list(TARGETS)
+    wanted = [
+        (loop, part) for loop, part in every if chosen.loop in (None, loop) and chosen.part in (None, part)
+    ]
+    is_partial = chosen.loop is not None or chosen.part is not None
+    if chosen.out is not None and chosen.part is None:
+        parser.error("--out is for one --part")
+    if chosen.out is None:
+        if not wanted:
+            asked = " under ".join(filter(None, (chosen.part or "everything", chosen.loop)))
+            parser.error(f"the table of targets has nothing of {asked}: add --all")
+        if is_partial and (chosen.page is not None or chosen.report_only):
+            parser.error("--page and --report-only are for a whole run, without --part and --loop")
+        if not is_partial:
+            try:
+                report.check(chosen.page, report.WHOLE if chosen.all else report.QUICK)
+            except (OSError, ValueError) as error:
+                parser.error(reason(error))
+    return chosen, wanted
 
 
-def main() -> None:
+def all_parts(chosen: argparse.Namespace, wanted: list[Work]) -> tuple[dict[str, Result], list[str]]:
+    """What each part has found, by loops; and which failed."""
+    found: dict[str, Result] = {}
+    failures = []
+    for loop, part in wanted:
+        try:
+            found.setdefault(loop, Result()).add(in_a_process(part, chosen, loop))
+        except PartFailed as failure:
+            failures.append(str(failure))
+    return found, failures
+
+
+def main(arguments: list[str]) -> int:
     """Measure, and write what was found."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=21, help="rounds of each comparison (21)")
-    parser.add_argument("--loop", choices=["asyncio", "uvloop"], default="asyncio")
-    chosen = parser.parse_args()
-    if chosen.loop == "uvloop":
-        import uvloop
+    chosen, wanted = parsed(arguments)
+    if chosen.out is not None:
+        loop = chosen.loop or LOOPS[0]
+        return measure(chosen.part, Plan(loop, chosen.rounds, chosen.server_rounds, chosen.all), chosen.out)
+    if not chosen.report_only:
+        began = report.Began.now()
+        found, failures = all_parts(chosen, wanted)
+        if failures or chosen.loop or chosen.part:  # a report has everything, or was not made
+            print(report.unkept(found))
+            for failure in failures:
+                print(f"failed: {failure}", file=sys.stderr)
+            if failures:
+                print("Nothing was kept, and no report or page was changed.", file=sys.stderr)
+            return int(bool(failures))
+        command = " ".join(["python -m benchmarks", *arguments])
+        report.keep(found, is_whole=chosen.all, command=command, began=began)
+    try:
+        print(report.write(is_whole=chosen.all, page=chosen.page))
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
 
-        body = uvloop.run(measured(chosen.rounds))
-    else:
-        body = asyncio.run(measured(chosen.rounds))
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
-    )
-    peers = ", ".join(f"{name} {version}" for name, version in versions().items())
-    head = (
-        f"{platform.python_implementation()} {platform.python_version()}, {chosen.loop}, {platform.system()} "
-        f"{platform.machine()}, commit {commit.stdout.strip()}, "
-        f"`python -m benchmarks --rounds {chosen.rounds} --loop {chosen.loop}`.\nPeers: {peers}.\n\n"
-    )
-    report = Path("var/bench/report.md")
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(head + body, encoding="utf-8")
-    print(head + body)
+
+def stoppable(arguments: list[str]) -> int:
+    """`main`, which ends with one line when a signal asks for it."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its reasons
+            signal.signal(number, _stop)
+    try:
+        return main(arguments)
+    except Stopped as stopped:
+        print(f"\nStopped by {stopped}: a run is kept when it has ended.", file=sys.stderr)
+        return 128 + stopped.number
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(stoppable(sys.argv[1:]))

@@ -8,16 +8,19 @@ a context manager of their own get the smallest one that uses their calls.
 from __future__ import annotations
 
 import asyncio
-import importlib.metadata
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from millpond import ConnectionPool, PoolSettings
 from millpond.driver import Verdict
 
+_KEEP = Verdict.KEEP  # looking a member up takes longer than the call
+
 Lease = Callable[[], AbstractAsyncContextManager[Any]]
+Opening = Callable[[], Awaitable[None]]
+"""What a connect waits for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +41,7 @@ class Nothing:
     async def __aenter__(self) -> None:
         return None
 
-    async def __aexit__(self, *_: object) -> None:
+    async def __aexit__(self, kind: object, error: object, trace: object) -> None:
         return None
 
 
@@ -61,18 +64,15 @@ class Connection:
 
 
 class NullDriver:
-    """A driver whose every call is free; `connect_s` seconds for a connect, if asked for."""
+    """A driver whose every call is free, but for what a connect waits for."""
 
     name = "null"
 
-    def __init__(self, connect_s: float = 0.0) -> None:
-        self.connect_s = connect_s
-        self.connects = 0
+    def __init__(self, opening: Opening) -> None:
+        self.opening = opening
 
     async def connect(self) -> Connection:
-        self.connects += 1
-        if self.connect_s:
-            await asyncio.sleep(self.connect_s)
+        await self.opening()
         return Connection()
 
     async def ping(self, conn: Connection) -> None:
@@ -91,25 +91,33 @@ class NullDriver:
         return False
 
     def after_lease(self, conn: Connection, error: BaseException | None) -> Verdict:
-        return Verdict.KEEP
+        return _KEEP
 
     def is_permanent(self, error: BaseException) -> bool:
         return False
 
 
-def millpond_pool(size: int = 10, *, connect_s: float = 0.0, **settings: Any) -> ConnectionPool[Connection]:
-    """A pool of ours over connections that cost nothing, with its defaults but for what is given."""
-    wanted: dict[str, Any] = {"max_size": size, "min_size": size, "max_connecting": size} | settings
-    return ConnectionPool(NullDriver(connect_s), settings=PoolSettings(**wanted))
-
-
 async def nobody() -> None:
-    """Nothing to close."""
+    """Nothing to close, nothing to wait for."""
 
 
-async def millpond(size: int) -> Subject:
-    pool = millpond_pool(size, eager_init=True)
-    await pool.initialize()
+def millpond_pool(size: int = 10, opening: Opening = nobody, **settings: Any) -> ConnectionPool[Connection]:
+    """A pool of ours over connections that cost nothing, with its defaults but for what is given."""
+    wanted: dict[str, Any] = {
+        "max_size": size,
+        "min_size": size,
+        "max_connecting": size,
+        "eager_init": True,
+    } | settings
+    return ConnectionPool(NullDriver(opening), settings=PoolSettings(**wanted))
+
+
+async def millpond(size: int, opening: Opening | None = None) -> Subject:
+    if opening is not None:
+        pool = millpond_pool(size, opening, min_size=0, max_connecting=4, eager_init=False)
+    else:
+        pool = millpond_pool(size)
+        await pool.initialize()
     return Subject("millpond", pool.acquire, pool.close)
 
 
@@ -118,12 +126,14 @@ async def semaphore(size: int) -> Subject:
     return Subject("asyncio.Semaphore", lambda: one, nobody)
 
 
-async def asyncio_connection_pool(size: int) -> Subject:
+async def asyncio_connection_pool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     from asyncio_connection_pool import ConnectionPool as Pool
     from asyncio_connection_pool import ConnectionStrategy
 
     class Strategy(ConnectionStrategy):
         async def make_connection(self) -> Connection:
+            await wait()
             return Connection()
 
         def connection_is_closed(self, conn: Connection) -> bool:
@@ -136,12 +146,14 @@ async def asyncio_connection_pool(size: int) -> Subject:
     return Subject("asyncio-connection-pool", pool.get_connection, nobody)
 
 
-async def generic_connection_pool(size: int) -> Subject:
+async def generic_connection_pool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     from generic_connection_pool.asyncio import BaseConnectionManager
     from generic_connection_pool.asyncio import ConnectionPool as Pool
 
     class Manager(BaseConnectionManager):
         async def create(self, endpoint: str) -> Connection:
+            await wait()
             return Connection()
 
         async def dispose(self, endpoint: str, conn: Connection) -> None:
@@ -151,35 +163,45 @@ async def generic_connection_pool(size: int) -> Subject:
     return Subject("generic-connection-pool", lambda: pool.connection("here", timeout=60.0), pool.close)
 
 
-async def connpool(size: int) -> Subject:
+async def connpool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     from connpool import AsyncCallableFactory, AsyncConnectionPool, PoolConfig
 
-    pool = AsyncConnectionPool(AsyncCallableFactory(Connection), PoolConfig(max_size=size))
+    async def connect() -> Connection:
+        await wait()
+        return Connection()
+
+    pool = AsyncConnectionPool(AsyncCallableFactory(connect), PoolConfig(max_size=size))
     return Subject("connpool", pool.connection, pool.close)
 
 
-async def aio_pika_pool(size: int) -> Subject:
+async def aio_pika_pool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     from aio_pika.pool import Pool
 
     async def connect() -> Connection:
+        await wait()
         return Connection()
 
     pool: Any = Pool(connect, max_size=size)
     return Subject("aio_pika.pool", pool.acquire, nobody)
 
 
-async def asyncmy_pool(size: int) -> Subject:
+async def asyncmy_pool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     import asyncmy.pool
 
     async def connect(**_: object) -> Connection:
+        await wait()
         return Connection()
 
     asyncmy.pool.connect = connect
-    pool = asyncmy.pool.Pool(0, size, pool_recycle=-1)
+    pool = asyncmy.pool.Pool(0, size)  # pool_recycle as it comes: 3600 s
     return Subject("asyncmy.Pool", pool.acquire, nobody, is_compiled=True)
 
 
-async def aiomysql_pool(size: int) -> Subject:
+async def aiomysql_pool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     import aiomysql.pool
 
     class Reader:
@@ -195,6 +217,7 @@ async def aiomysql_pool(size: int) -> Subject:
         _reader = Reader()
 
     async def connect(**_: object) -> Connection:
+        await wait()
         return WithReader()
 
     aiomysql.pool.connect = connect
@@ -203,7 +226,8 @@ async def aiomysql_pool(size: int) -> Subject:
     return Subject("aiomysql.Pool", pool.acquire, nobody)
 
 
-async def redis_pool(size: int) -> Subject:
+async def redis_pool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     from redis.asyncio import BlockingConnectionPool
 
     class Quiet:
@@ -218,11 +242,14 @@ async def redis_pool(size: int) -> Subject:
     class Null:
         """What redis-py's pool asks of a connection, and nothing else."""
 
-        is_connected = True
+        is_connected = False
 
         def __init__(self, **_: object) -> None: ...
 
-        async def connect(self) -> None: ...
+        async def connect(self) -> None:
+            if not self.is_connected:  # it is asked at every lease
+                await wait()
+                self.is_connected = True
 
         async def can_read(self) -> bool:
             return False
@@ -250,7 +277,8 @@ async def redis_pool(size: int) -> Subject:
     return Subject("redis BlockingConnectionPool", Borrowed, nobody)
 
 
-async def psycopg_pool(size: int) -> Subject:
+async def psycopg_pool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     import psycopg
     from psycopg.pq import TransactionStatus
     from psycopg_pool import AsyncConnectionPool
@@ -267,6 +295,7 @@ async def psycopg_pool(size: int) -> Subject:
 
         @classmethod
         async def connect(cls, *_: object, **__: object) -> Any:
+            await wait()
             return cls()
 
         async def close(self) -> None: ...
@@ -278,13 +307,19 @@ async def psycopg_pool(size: int) -> Subject:
 
     kind: type[psycopg.AsyncConnection[Any]] = Null  # type: ignore[assignment]
     pool = AsyncConnectionPool(
-        "", connection_class=kind, min_size=size, max_size=size, open=False, timeout=60
+        "",
+        connection_class=kind,
+        min_size=0 if opening else size,
+        max_size=size,
+        open=False,
+        timeout=60,
     )
     await pool.open(wait=True)
     return Subject("psycopg_pool", pool.connection, pool.close)
 
 
-async def asyncpg_pool(size: int) -> Subject:
+async def asyncpg_pool(size: int, opening: Opening | None = None) -> Subject:
+    wait = opening or nobody
     import asyncpg
 
     class Protocol:
@@ -317,14 +352,16 @@ async def asyncpg_pool(size: int) -> Subject:
         def terminate(self) -> None: ...
 
     async def connect(*_: object, **__: object) -> Any:
+        await wait()
         return Null()
 
-    pool = asyncpg.create_pool(connect=connect, connection_class=Null, min_size=size, max_size=size)
+    least = 0 if opening else size
+    pool = asyncpg.create_pool(connect=connect, connection_class=Null, min_size=least, max_size=size)
     await pool
     return Subject("asyncpg.Pool without reset", pool.acquire, nobody)
 
 
-PEERS: dict[str, tuple[Callable[[int], Awaitable[Subject]], str]] = {
+PEERS: dict[str, tuple[Callable[..., Awaitable[Subject]], str]] = {
     "asyncmy.Pool": (asyncmy_pool, "asyncmy"),
     "asyncio-connection-pool": (asyncio_connection_pool, "asyncio-connection-pool"),
     "aio_pika.pool": (aio_pika_pool, "aio-pika"),
@@ -336,6 +373,21 @@ PEERS: dict[str, tuple[Callable[[int], Awaitable[Subject]], str]] = {
     "generic-connection-pool": (generic_connection_pool, "generic-connection-pool"),
 }
 """How each peer is made, and the distribution it comes from."""
+COMPILED: Final = frozenset({"asyncmy.Pool"})
+"""Those whose pool is not Python; said here, too, because one that could not be made says nothing."""
+
+
+Cold = Callable[[Opening], Awaitable[Subject]]
+"""Makes a pool of ten that has opened nothing yet, whose connects wait for what is given."""
+
+
+def cold_pools() -> dict[str, Cold]:
+    """Every pool, as it is before the first borrower comes."""
+
+    def cold(make: Callable[..., Awaitable[Subject]]) -> Cold:
+        return lambda opening: make(10, opening)
+
+    return {"millpond": cold(millpond)} | {name: cold(make) for name, (make, _) in PEERS.items()}
 
 
 async def everyone(size: int) -> tuple[list[Subject], dict[str, str]]:
@@ -351,14 +403,3 @@ async def everyone(size: int) -> tuple[list[Subject], dict[str, str]]:
             missing[name] = f"{type(error).__name__}: {error}"
             subjects = [one for one in subjects if one.name != name]
     return subjects, missing
-
-
-def versions() -> dict[str, str]:
-    """Which version of each peer this was."""
-    found = {}
-    for _make, distribution in PEERS.values():
-        try:
-            found[distribution] = importlib.metadata.version(distribution)
-        except importlib.metadata.PackageNotFoundError:
-            found[distribution] = "not installed"
-    return found

@@ -1,5 +1,6 @@
 """Fixtures that every test may use: private, real servers."""
 
+import logging
 from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
@@ -42,6 +43,17 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.section("what was covered")
         for topic, line in sorted(summary.LINES.items()):
             terminalreporter.write_line(f"{topic}: {line}")
+
+
+@pytest.fixture(autouse=True)
+def _logging_stays_as_it_was() -> Iterator[None]:
+    """A test that leaves a logger silent makes another one fail, or pass, in the same process."""
+    known = [each for each in logging.root.manager.loggerDict.values() if isinstance(each, logging.Logger)]
+    loggers = [logging.root, *known]  # a library that is imported only now may set its own
+    before = logging.root.manager.disable, [each.level for each in loggers]
+    yield
+    after = logging.root.manager.disable, [each.level for each in loggers]
+    assert after == before, "the test changed logging for those that follow"
 
 
 @pytest.fixture(scope="session")

@@ -74,6 +74,7 @@ CLIENT_LIBRARIES: Final[Mapping[str, frozenset[str]]] = {
     "drivers._asyncmy": frozenset({"asyncmy"}),
     "drivers._aiomysql": frozenset({"aiomysql", "pymysql"}),
     "drivers.rabbitmq": frozenset({"aiormq", "yarl"}),
+    "drivers._rabbitmq_claims": frozenset({"aiormq", "pamqp"}),
     "drivers._rabbitmq_wire": frozenset({"aio_pika", "aiormq", "pamqp", "yarl"}),
     "drivers.redis": frozenset({"redis"}),
     "drivers._redis_client": frozenset({"redis"}),

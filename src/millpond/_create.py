@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from millpond._core.pool import ConnectionPool
 from millpond.drivers.kinds import AnyKind, Kinds, near, scheme_of, settings_for
 from millpond.errors import ConfigError
 from millpond.settings import PoolSettings, setting_fields
+
+T = TypeVar("T")
 
 _SETTINGS = frozenset(each.name for each in setting_fields())
 
@@ -36,11 +39,11 @@ def create_pool(
             before what the URL says. A name that is both is the pool's.
 
     Raises:
-        ConfigError: no driver takes such a URL, or the URL is not right.
+        ConfigError: no driver takes such a URL, or the URL or an option is not right; names what.
         InvalidSettings: a setting is out of its range.
         MissingExtra: the driver's client library is not installed.
-        TypeError: an argument is neither a setting nor an option of this driver, or of the wrong type.
-        ValueError: an option has a value that it cannot have.
+        TypeError: an argument is neither a setting nor an option of this driver, or `settings` is no
+            `PoolSettings`.
     """
     kind = _kind_of(url)
     if settings is not None and not isinstance(settings, PoolSettings):
@@ -51,8 +54,8 @@ def create_pool(
     changes = {key: value for key, value in more.items() if key in _SETTINGS}
     options = {key: value for key, value in more.items() if key not in _SETTINGS}
     _refuse_unknown(kind, options)
-    options = {**_options_of(kind, url), **options}
-    driver = kind(**options)
+    options = {**_made(kind.options_from_url, url), **options}
+    driver = _made(kind, **options)
     chosen = settings_for(kind, changes, options) if settings is None else settings.changed(**changes)
     return ConnectionPool(
         driver, settings=chosen, name=name or kind.kind, allowance=allowance, on_connect=on_connect
@@ -61,7 +64,7 @@ def create_pool(
 
 def _kind_of(url: str) -> AnyKind:
     if not isinstance(url, str):
-        raise TypeError(f"create_pool() needs a URL as text, got {type(url).__name__}")
+        raise ConfigError([f"the URL must be a text, got {type(url).__name__}"])
     faults: tuple[str, ...] = ()
     try:
         return Kinds().of_scheme(scheme_of(url))
@@ -70,9 +73,10 @@ def _kind_of(url: str) -> AnyKind:
     raise ConfigError([f"the URL {fault}" for fault in faults])
 
 
-def _options_of(kind: AnyKind, url: str) -> dict[str, Any]:
+def _made(make: Callable[..., T], *args: Any, **options: Any) -> T:
+    """What a driver's class makes of what was given; what it refuses is a fault of the configuration."""
     try:
-        return dict(kind.options_from_url(url))
+        return make(*args, **options)
     except ValueError as error:
         fault = str(error)
     # Raised out here: what hangs on a driver's error may hold the URL.

@@ -115,6 +115,19 @@ class Lingering(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """A driver whose `reset()` brings back the client's side too: factories, codecs, callbacks.
+
+    `connect()` takes what there is for the state to come back to; a pool with `on_connect` calls `remember()`
+    when that has run, before anybody borrows the connection.
+    """
+
+    def remember(self, conn: Any) -> None:
+        """Take the present state of the client's side for the one to come back to; no I/O."""
+        ...
+
+
+@runtime_checkable
 class Versioned(Protocol):
     """A driver that can say which server a connection leads to, for people: `millpond check` shows it."""
 

@@ -193,7 +193,7 @@ class PoolSettings:
     max_uses: int | None = setting(
         None,
         Range(int, least=1, optional=True),
-        "A connection is replaced after this many leases. None: never.",
+        "A connection is replaced after this many leases, counted from when the limit is set. None: never.",
     )
     health_check_interval: float | None = setting(
         30.0,
@@ -225,7 +225,8 @@ class PoolSettings:
     connect_retries: int = setting(
         3,
         Range(int, least=0),
-        "With no live connection left, failed attempts in a row before waiters are told, oldest first.",
+        "With no live connection left, failed attempts in a row (those under way together count once) "
+        "before waiters are told, oldest first.",
     )
     retry_delay: float = setting(
         0.5,
@@ -261,7 +262,8 @@ class PoolSettings:
     failure_threshold: int | None = setting(
         5,
         Range(int, least=1, optional=True),
-        "Failed attempts in a row that open the circuit breaker. None: no breaker.",
+        "Failed attempts in a row (those under way together count once) that open the circuit breaker. "
+        "None: no breaker.",
     )
     success_threshold: int = setting(
         2, Range(int, least=1), "Successes (a connect, a ping, a clean lease) that close a half-open breaker."

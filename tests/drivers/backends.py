@@ -5,8 +5,10 @@ One class a backend; a test that is written against `Backend` runs on each of th
 
 import abc
 import asyncio
+import sqlite3
 import threading
 from collections.abc import Awaitable, Mapping
+from contextlib import closing
 from itertools import count
 from pathlib import Path
 from types import MappingProxyType
@@ -25,7 +27,18 @@ from millpond.testing import contract
 from millpond.testing.contract import until, until_quiet
 from tests.servers import MariaDBServer, PostgresServer, Visitor, free_port
 
-__all__ = ["DEADLINE", "Backend", "MySQL", "PostgreSQL", "Psycopg", "SQLite", "until", "until_quiet", "works"]
+__all__ = [
+    "DEADLINE",
+    "Backend",
+    "MySQL",
+    "PostgreSQL",
+    "Psycopg",
+    "SQLite",
+    "make_file",
+    "until",
+    "until_quiet",
+    "works",
+]
 
 DEADLINE: Final = 10.0
 WRONG_SECRET: Final = MappingProxyType({"password": "not-the-password"})
@@ -356,6 +369,12 @@ class MySQL(Backend):
         except self.errors:
             return (*found, "no temporary table")
         return found
+
+
+def make_file(path: Path) -> None:
+    """A new SQLite database with nothing but the table."""
+    with closing(sqlite3.connect(path)) as file:
+        file.execute(f"CREATE TABLE {Backend.table} (body text)")
 
 
 class SQLite(Backend):

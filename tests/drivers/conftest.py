@@ -1,6 +1,5 @@
 """Fixtures of the driver tests: each backend, and connections that are gone at the end."""
 
-import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 import pytest
 
 from millpond import ConnectionPool, PoolSettings
-from tests.drivers.backends import Backend, MySQL, PostgreSQL, Psycopg, SQLite
+from tests.drivers.backends import Backend, MySQL, PostgreSQL, Psycopg, SQLite, make_file
 from tests.drivers.rabbitmq_backend import RabbitMQ
 from tests.drivers.redis_backend import Redis
 from tests.servers import MariaDBServer, PostgresServer, RabbitMQServer, RedisServer
@@ -57,11 +56,8 @@ def emptied(backend: PostgreSQL) -> Any:
 @pytest.fixture
 def sqlite(tmp_path: Path) -> SQLite:
     """SQLite with a table to write to."""
-    backend = SQLite(tmp_path / "notes.db")
-    file = sqlite3.connect(backend.path)
-    file.execute(f"CREATE TABLE {backend.table} (body text)")
-    file.close()
-    return backend
+    make_file(tmp_path / "notes.db")
+    return SQLite(tmp_path / "notes.db")
 
 
 @pytest.fixture

@@ -20,14 +20,14 @@ class Grpc(Backend):
     # A call leaves nothing behind, however it ends.
     after_question = after_cancel = MappingProxyType(dict.fromkeys(LEVELS, Verdict.KEEP))
 
-    def __init__(self, server: GrpcServer) -> None:
-        self.server = server
+    def __init__(self, server: GrpcServer, *, takes_ms: int = 0) -> None:
+        self.server, self._takes_ms = server, takes_ms
 
     def driver(self, **options: Any) -> GrpcDriver:
         return GrpcDriver(**{"host": self.server.host, "port": self.server.port, **options})
 
     async def ask(self, conn: Any, number: int) -> int:
-        answer: bytes = await conn.unary_unary("/test.Echo/Say")(f"0 {number}".encode())
+        answer: bytes = await conn.unary_unary("/test.Echo/Say")(f"{self._takes_ms} {number}".encode())
         return int(answer.split()[1])
 
     async def start_slow(self, conn: Any) -> asyncio.Task[Any]:

@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import importlib
 import socket
-import ssl
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from millpond.drivers.mysql import MySQLDriver
 from millpond.errors import MissingExtra
+from tests.drivers.authorities import assert_verified
 from tests.drivers.backends import MySQL
 from tests.drivers.forking import forked
 from tests.servers import MariaDBServer, MariaDBTemplate, free_port
@@ -341,18 +341,7 @@ async def test_a_certificate_is_verified(
     secure_mysql: MySQL, secure: SecureMariaDBServer, opened: Opened, tmp_path: Path
 ) -> None:
     """Against the given authority; and the host's name too, if asked."""
-    root = tmp_path / "root.pem"
-    root.write_bytes(secure.certificate.read_bytes())
-    files = {"ssl_root_cert": str(root)}
-
-    conn = await opened(secure_mysql.driver(ssl="verify-ca", **files))
-
-    assert await is_encrypted(secure_mysql, conn)
-    for options in ({"ssl": "verify-full", **files}, {"ssl": "verify-ca"}):
-        driver = secure_mysql.driver(**options)
-        with pytest.raises(ssl.SSLCertVerificationError) as caught:
-            await driver.connect()
-        assert driver.is_permanent(caught.value)
+    await assert_verified(secure_mysql, opened, secure.certificate, tmp_path)
 
 
 @pytest.mark.parametrize("plugin", [b"mysql_clear_password", b"dialog"])

@@ -321,7 +321,7 @@ async def test_a_second_task_is_refused_and_the_first_gets_its_own_answer(
 ) -> None:
     """Asyncmy would give the second one the first one's rows; aiomysql would leave an answer behind."""
     conn = await opened(mysql.driver())
-    first = asyncio.create_task(mysql.query(conn, "SELECT SLEEP(0.2), 1"))
+    first = asyncio.create_task(mysql.query(conn, "SELECT SLEEP(1), 1"))
     await until(mysql.is_slow)
 
     with pytest.raises(conn.InterfaceError, match="another operation"):
@@ -517,3 +517,20 @@ async def test_a_kill_in_the_middle_of_a_statement_costs_the_connection(
 
     assert isinstance(error, conn.Error)
     assert driver.after_lease(conn, error) is Verdict.DISCARD
+
+
+async def test_the_server_goes_on_with_a_statement_whose_borrower_was_cancelled(
+    mysql: MySQL, opened: Opened
+) -> None:
+    """The connection is gone here and busy there: until it ends there are more than the pool knows."""
+    driver = mysql.driver()
+    conn = await opened(driver)
+
+    error = await mysql.cancel_slow(conn)
+    assert driver.after_lease(conn, error) is Verdict.DISCARD
+    driver.terminate(conn)
+    await mysql.ask(await opened(driver), 1)
+
+    assert await mysql.is_slow()
+    assert await mysql.sessions() == 2
+    await mysql.gone(left=1)

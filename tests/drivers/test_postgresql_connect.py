@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import os
 import socket
-import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from millpond.drivers.postgresql import PostgreSQLDriver
+from tests.drivers.authorities import assert_verified
 from tests.drivers.backends import PostgreSQL
 from tests.drivers.forking import forked
 from tests.servers import PostgresServer, PostgresTemplate, free_port
@@ -239,18 +239,7 @@ async def test_a_certificate_is_verified(
     secured: PostgreSQL, secure: SecurePostgresServer, opened: Opened, tmp_path: Path
 ) -> None:
     """Against the given authority; and the host's name too, if asked."""
-    root = tmp_path / "root.pem"
-    root.write_bytes(secure.certificate.read_bytes())
-    files = {"ssl_root_cert": str(root)}
-
-    conn = await opened(secured.driver(ssl="verify-ca", **files))
-
-    assert await is_encrypted(secured, conn)
-    for options in ({"ssl": "verify-full", **files}, {"ssl": "verify-ca"}):
-        driver = secured.driver(**options)
-        with pytest.raises((ssl.SSLCertVerificationError, *secured.errors)) as caught:
-            await driver.connect()
-        assert driver.is_permanent(caught.value)
+    await assert_verified(secured, opened, secure.certificate, tmp_path)
 
 
 async def test_a_child_of_a_fork_closes_its_copy_and_the_parents_session_lives(

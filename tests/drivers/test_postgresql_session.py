@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from io import BytesIO
 from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
 
 from millpond.driver import Verdict
+from millpond.drivers._postgresql_session import CLEAN_SESSION, DEALLOCATE_PREPARED
 from tests.drivers.backends import PostgreSQL, until
 
 Opened = Callable[[Any], Awaitable[Any]]
@@ -84,6 +86,44 @@ async def test_a_full_reset_comes_back_to_the_configured_role(either: PostgreSQL
     await driver.reset(conn)
 
     assert await either.value(conn, "SELECT current_user") == "app"
+
+
+async def test_a_full_reset_forgets_how_statements_were_understood(
+    either: PostgreSQL, opened: Opened
+) -> None:
+    """A date in the text of a kept statement or function was read in the last borrower's time zone."""
+    driver = either.driver()
+    conn, fresh = await opened(driver), await opened(driver)
+    await either.run(
+        conn,
+        "CREATE FUNCTION midnight() RETURNS bigint LANGUAGE plpgsql AS"
+        " $$ BEGIN RETURN extract(epoch FROM timestamptz '2020-01-01 00:00'); END $$",
+    )
+
+    await either.run(conn, "SET TIME ZONE 'Pacific/Kiritimati'")
+    meanwhile = await either.value(conn, "SELECT midnight()")
+    await driver.reset(conn)
+    afterwards = await either.value(conn, "SELECT midnight()")
+
+    assert meanwhile != afterwards
+    assert afterwards == await either.value(fresh, "SELECT midnight()")
+
+
+@pytest.mark.parametrize(
+    ("deed", "last"), [("SELECT 1", CLEAN_SESSION), ("PREPARE one AS SELECT 1", DEALLOCATE_PREPARED)]
+)
+async def test_a_full_reset_is_one_round_trip_unless_sql_has_prepared_something(
+    either: PostgreSQL, opened: Opened, deed: str, last: str
+) -> None:
+    """Deallocating what is not there would take the server as long as all the rest."""
+    driver = either.driver()
+    conn = await opened(driver)
+
+    await either.run(conn, deed)
+    await driver.reset(conn)
+
+    (client,) = await either.clients()
+    assert client.query == last
 
 
 async def test_a_full_reset_keeps_what_asyncpg_has_prepared(postgresql: PostgreSQL, opened: Opened) -> None:
@@ -213,6 +253,43 @@ async def test_a_statement_that_timed_out_is_waited_for(
     assert await postgresql.ask(conn, 5) == 5
 
 
+@pytest.mark.parametrize("rows", [1, 500_000])
+@pytest.mark.parametrize("ending", [OSError, asyncio.CancelledError], ids=["failed", "cancelled"])
+@pytest.mark.parametrize("level", ["none", "rollback", "full"])
+async def test_a_copy_whose_taker_failed_costs_the_connection(
+    postgresql: PostgreSQL, opened: Opened, level: Any, ending: Any, rows: int
+) -> None:
+    """After the last row asyncpg would wait for ever for an answer that it has had."""
+    driver = postgresql.at_level(level)
+    conn = await opened(driver)
+
+    async def take(_: bytes) -> None:
+        raise ending
+
+    with pytest.raises(ending) as caught:
+        await conn.copy_from_query(f"SELECT generate_series(1, {rows})", output=take)
+    verdict = driver.after_lease(conn, caught.value)
+
+    assert verdict is Verdict.DISCARD
+    with pytest.raises(asyncpg.InterfaceError, match="given up in the middle"):
+        await asyncio.wait_for(driver.reset(conn), 5.0)
+
+
+async def test_a_copy_that_the_server_refuses_costs_nothing(postgresql: PostgreSQL, opened: Opened) -> None:
+    """Its error is an answer like any other."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    taken = BytesIO()
+    await conn.copy_from_query("SELECT 7", output=taken)
+
+    with pytest.raises(asyncpg.UndefinedTableError) as caught:
+        await conn.copy_from_table("nowhere", output=BytesIO())
+
+    assert taken.getvalue() == b"7\n"
+    assert driver.after_lease(conn, caught.value) is Verdict.RESET
+    await driver.reset(conn)
+
+
 async def test_the_servers_statement_timeout_holds(either: PostgreSQL, opened: Opened) -> None:
     """The server ends a statement by itself; the connection lives."""
     driver = either.driver(statement_timeout=0.05)
@@ -251,6 +328,81 @@ async def test_a_session_killed_in_the_middle_of_a_statement_is_discarded(
 
     assert isinstance(error, either.errors)
     assert driver.after_lease(conn, error) is Verdict.DISCARD
+
+
+@pytest.mark.parametrize(
+    ("timeout", "is_in_transaction"),
+    [("idle_session_timeout", False), ("idle_in_transaction_session_timeout", True)],
+    ids=["57P05", "25P03"],
+)
+async def test_a_session_that_was_idle_for_too_long_is_discarded(
+    either: PostgreSQL, opened: Opened, timeout: str, is_in_transaction: bool
+) -> None:
+    """The server ends it with an error of its own, which nobody has asked for."""
+    driver = either.driver(server_settings={timeout: "20ms"})
+    conn = await opened(driver)
+    if is_in_transaction:
+        await either.run(conn, "BEGIN")
+
+    async def is_closed() -> bool:
+        return driver.is_closed(conn)
+
+    await until(is_closed)
+    with pytest.raises((OSError, *either.errors)) as caught:
+        await either.ask(conn, 1)
+
+    assert driver.after_lease(conn, caught.value) is Verdict.DISCARD
+
+
+@pytest.mark.parametrize("code", ["08006", "57P01", "57P05", "25P03"])
+async def test_an_error_that_says_the_connection_is_gone_is_believed(
+    either: PostgreSQL, opened: Opened, code: str
+) -> None:
+    """Whatever the library has noticed so far; a proxy between may say it for the server."""
+    driver = either.driver()
+    conn = await opened(driver)
+
+    with pytest.raises(either.errors) as caught:
+        await either.run(conn, f"DO $$ BEGIN RAISE 'gone' USING ERRCODE = '{code}'; END $$")
+
+    assert not driver.is_closed(conn)
+    assert driver.after_lease(conn, caught.value) is Verdict.DISCARD
+
+
+@pytest.mark.parametrize("code", ["57014", "40001", "40P01", "23505", "53200", "0A000"])
+async def test_an_error_of_a_statement_says_nothing_of_the_connection(
+    either: PostgreSQL, opened: Opened, code: str
+) -> None:
+    """Cancelled, in conflict, a duplicate, out of memory: the next statement works."""
+    driver = either.driver()
+    conn = await opened(driver)
+
+    with pytest.raises(either.errors) as caught:
+        await either.run(conn, f"DO $$ BEGIN RAISE 'no' USING ERRCODE = '{code}'; END $$")
+
+    assert driver.after_lease(conn, caught.value) is Verdict.RESET
+    await driver.reset(conn)
+    assert await either.ask(conn, 3) == 3
+
+
+@pytest.mark.parametrize("by_hand", [True, False])
+async def test_a_reset_of_an_open_transaction_disturbs_nobody(
+    postgresql: PostgreSQL, opened: Opened, by_hand: bool
+) -> None:
+    """Asyncpg's own reset would complain to the loop's exception handler."""
+    driver = postgresql.driver()
+    conn = await opened(driver)
+    complaints: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    if by_hand:
+        await conn.execute("BEGIN")
+    else:
+        await conn.transaction().start()
+
+    await driver.reset(conn)
+
+    assert not complaints
+    assert not conn.is_in_transaction()
 
 
 async def test_a_session_that_lost_its_prepared_statements_is_discarded(

@@ -12,6 +12,7 @@ import pytest
 
 from millpond import PoolSettings
 from millpond.drivers.rabbitmq import Refused
+from tests.drivers.authorities import assert_verified
 from tests.drivers.rabbitmq_backend import RabbitMQ
 from tests.servers import RabbitMQServer, certificates, free_port
 
@@ -269,3 +270,10 @@ async def test_tls_is_used_as_asked(secure: RabbitMQ, mode: str) -> None:
         assert conn.line.plug._writer.get_extra_info("cipher")
         await driver.close(conn)
     await secure.gone()
+
+
+async def test_a_certificate_is_verified(secure: RabbitMQ, opened: Opened, tmp_path: Path) -> None:
+    """Against the given authority; and the host's name too, if asked."""
+    server: Any = secure.server
+
+    await assert_verified(secure, opened, server.certificate, tmp_path, port=server.tls_port)

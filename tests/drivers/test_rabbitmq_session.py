@@ -125,27 +125,32 @@ async def test_a_consumer_and_its_messages_do_not_stay(rabbitmq: RabbitMQ, opene
 
 
 @pytest.mark.parametrize("settle", ["ack", "nack", "reject", "all", "no_ack"])
-async def test_a_message_that_is_settled_costs_nothing(
+async def test_a_message_that_is_settled_costs_no_channel(
     rabbitmq: RabbitMQ, opened: Opened, settle: str
 ) -> None:
     """Getting messages one by one is what many borrowers do; one that waits for a word is unsettled."""
     driver = rabbitmq.driver()
     conn = await opened(driver)
-    lane = await conn.get_underlay_channel()
+    below = await conn.get_underlay_channel()
 
-    got = await lane.basic_get(rabbitmq.table, no_ack=settle == "no_ack")
+    got = await below.basic_get(rabbitmq.table, no_ack=settle == "no_ack")
     assert (driver.after_lease(conn, None) is Verdict.KEEP) is (settle == "no_ack")
     tag = got.delivery.delivery_tag
     match settle:
         case "ack":
-            await lane.basic_ack(tag)
+            await below.basic_ack(tag)
         case "nack":
-            await lane.basic_nack(tag)
+            await below.basic_nack(tag)
         case "reject":
-            await lane.basic_reject(tag)
+            await below.basic_reject(tag)
         case "all":
-            await lane.basic_ack(0, multiple=True)
+            await below.basic_ack(0, multiple=True)
 
+    lane = conn.lane
+    assert driver.after_lease(conn, None) is (Verdict.KEEP if settle == "no_ack" else Verdict.RESET)
+    await driver.reset(conn)
+
+    assert conn.lane is lane
     assert driver.after_lease(conn, None) is Verdict.KEEP
     assert (await rabbitmq.channel(conn)).unacknowledged == 0
 
@@ -241,6 +246,49 @@ async def test_an_error_of_a_channel_costs_the_channel_and_not_its_connection(
             assert following is not conn
             assert following.line is other.line
             assert await rabbitmq.ask(following, 5) == 5
+
+
+async def wrong_tag(conn: Any, _: RabbitMQ) -> None:
+    """Acknowledges what was never delivered."""
+    await (await conn.get_underlay_channel()).basic_ack(77)
+
+
+async def no_such_exchange(conn: Any, rabbitmq: RabbitMQ) -> None:
+    """Publishes to nowhere, without a confirm."""
+    exchange = await conn.get_exchange(f"{rabbitmq.prefix}.nowhere", ensure=False)
+    await exchange.publish(aio_pika.Message(b"lost"), routing_key="")
+
+
+@pytest.mark.parametrize("deed", [wrong_tag, no_such_exchange], ids=lambda each: each.__name__)
+async def test_what_the_server_says_late_reaches_no_other_borrower(
+    rabbitmq: RabbitMQ, pools: Any, deed: Any
+) -> None:
+    """To a word that calls for no answer the server answers when it is wrong, by closing the channel."""
+    pool = pools(rabbitmq.driver(publisher_confirms=False), max_size=1)
+    for number in range(20):
+        async with pool.acquire() as conn:
+            await deed(conn, rabbitmq)
+
+        async with pool.acquire() as following:
+            assert await rabbitmq.ask(following, number) == number
+
+
+async def test_a_word_that_an_answer_has_followed_costs_nothing(rabbitmq: RabbitMQ, opened: Opened) -> None:
+    """The server answers in order: whatever was wrong would have been heard by then."""
+    driver = rabbitmq.driver(publisher_confirms=False)
+    conn = await opened(driver)
+    lane = conn.lane
+
+    await rabbitmq.publish(conn, "unconfirmed", rabbitmq.table)
+    before = driver.after_lease(conn, None)
+    await driver.reset(conn)
+    after = driver.after_lease(conn, None)
+    await rabbitmq.publish(conn, "unconfirmed", rabbitmq.table)
+    await conn.get_queue(rabbitmq.table)
+
+    assert (before, after) == (Verdict.RESET, Verdict.KEEP)
+    assert conn.lane is lane
+    assert driver.after_lease(conn, None) is Verdict.KEEP
 
 
 async def test_a_call_that_was_cancelled_costs_the_channel_at_once(
@@ -363,3 +411,18 @@ async def test_a_killed_server_is_noticed_and_found_again(fragile: RabbitMQ, poo
     assert pool.driver.is_closed(lent)
     assert pool.driver.is_closed(idle)
     assert await fragile.sessions() == pool.status().total
+
+
+@pytest.mark.parametrize("listeners", ["on_return_callbacks", "on_consumer_cancel_callbacks"])
+async def test_a_callback_below_aio_pika_goes_too(rabbitmq: RabbitMQ, opened: Opened, listeners: str) -> None:
+    """Aiormq's channel has some of its own."""
+    driver = rabbitmq.driver()
+    conn = await opened(driver)
+    lane = await conn.get_underlay_channel()
+    getattr(lane, listeners).add(print)
+
+    assert driver.after_lease(conn, None) is Verdict.RESET
+    await driver.reset(conn)
+
+    assert print not in getattr(conn.lane, listeners)
+    assert driver.after_lease(conn, None) is Verdict.KEEP

@@ -5,7 +5,6 @@ import gc
 import importlib.metadata
 import os
 import socket
-import ssl
 import warnings
 import weakref
 from collections.abc import Awaitable, Callable, Iterator
@@ -15,7 +14,9 @@ from typing import Any
 import pytest
 import redis as redis_py
 
-from millpond.drivers.redis import Refused
+from millpond import create_pool
+from millpond.drivers.redis import RedisDriver, Refused
+from tests.drivers.authorities import assert_verified
 from tests.drivers.backends import until
 from tests.drivers.redis_backend import Redis
 from tests.servers import RedisServer, certificates, free_port
@@ -347,11 +348,7 @@ async def test_tls_is_used_as_asked(secure: SecureRedisServer, opened: Opened, t
 
         assert conn.wire.transport.get_extra_info("cipher")
         assert driver.filenos(conn)
-    for options in ({"ssl": "verify-full", **files}, {"ssl": "verify-ca"}):
-        driver = backend.driver(**options)
-        with pytest.raises(ssl.SSLCertVerificationError) as caught:
-            await driver.connect()
-        assert driver.is_permanent(caught.value)
+    await assert_verified(backend, opened, secure.certificate, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -453,3 +450,30 @@ async def test_bytes_that_a_frozen_server_does_not_take_keep_no_socket_open(
 
     assert after_cancel == ()
     await backend.gone()
+
+
+@pytest.mark.parametrize(
+    ("url", "options"),
+    [
+        ("redis://cache", {"host": "cache"}),
+        ("valkey://cache:7000/3", {"host": "cache", "port": 7000, "database": 3}),
+        ("rediss://cache", {"host": "cache", "ssl": "verify-full"}),
+        ("valkeys://cache?ssl=require", {"host": "cache", "ssl": "require"}),
+        ("unix:///run/redis.sock", {"host": "/run/redis.sock"}),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_url_means_tls_when_its_scheme_says_so(url: str, options: dict[str, object]) -> None:
+    """`redis` ends in an s without meaning one."""
+    found = {key: value for key, value in RedisDriver.options_from_url(url).items() if value is not None}
+
+    assert found == options
+
+
+async def test_a_pool_made_from_a_plain_url_works(redis_server: RedisServer) -> None:
+    """The spelling that everybody tries first."""
+    async with (
+        create_pool(redis_server.dsn(), connect_timeout=2.0) as pool,
+        pool.acquire(timeout=2.0) as client,
+    ):
+        assert await client.ping()

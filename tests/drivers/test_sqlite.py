@@ -1,6 +1,7 @@
 """What is SQLite's own: files and memory, threads, pragmas, and one writer at a time."""
 
 import asyncio
+import contextlib
 import gc
 import os
 import sqlite3
@@ -215,6 +216,23 @@ LEAKS = {
     "foreign keys": Leak("PRAGMA foreign_keys = off", "PRAGMA foreign_keys"),
     "durability": Leak("PRAGMA synchronous = off", "PRAGMA synchronous"),
     "configured pragma": Leak("PRAGMA cache_size = 7", "PRAGMA cache_size"),
+    **{
+        name: Leak(f"PRAGMA {name} = {value}", f"PRAGMA {name}")
+        for name, value in {
+            "journal_mode": "off",
+            "max_page_count": 50,
+            "full_column_names": 1,
+            "short_column_names": 0,
+            "count_changes": 1,
+            "empty_result_callbacks": 1,
+            "cell_size_check": 1,
+            "mmap_size": 65536,
+            "threads": 2,
+            "analysis_limit": 9,
+            "fullfsync": 1,
+            "checkpoint_fullfsync": 1,
+        }.items()
+    },
     "busy timeout": Leak("PRAGMA busy_timeout = 7", "PRAGMA busy_timeout"),
     "temporary table": Leak("CREATE TEMP TABLE scratch (x)", "SELECT count(*) FROM sqlite_temp_schema"),
     "temporary view": Leak(
@@ -250,6 +268,20 @@ async def test_a_full_reset_leaves_nothing_of_the_last_borrower(
 
     assert meanwhile != before
     assert await value(conn, leak.question) == before
+
+
+async def test_a_journal_mode_that_does_not_come_back_costs_the_connection(
+    sqlite: SQLite, opened: Opened
+) -> None:
+    """Without a journal nothing of the next borrower's could be rolled back."""
+    driver = sqlite.driver(busy_timeout=0.1)
+    conn = await opened(driver)
+    await conn.execute_fetchall("PRAGMA journal_mode = off")
+
+    with contextlib.closing(sqlite3.connect(sqlite.path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError):
+            await driver.reset(conn)
 
 
 async def test_a_full_reset_restores_how_rows_and_transactions_are_made(

@@ -133,6 +133,45 @@ async def test_a_wrong_password_fails_all_at_once_and_stays_unsaid(server_backen
     assert not any("not-the-password" in f"{each!s} {each!r} {pool!r} {pool.status()!r}" for each in outcomes)
 
 
+@pytest.mark.parametrize("how", ["slow", "failing"])
+async def test_a_password_that_does_not_come_delays_nobody_who_finds_a_connection(
+    server_backend: Any, pools: Pools, how: str
+) -> None:
+    """Only who needs a new one waits; the idle one goes from hand to hand meanwhile."""
+    answers: list[Any] = [server_backend.server.password]
+    asked = asyncio.Event()
+
+    async def token() -> str:
+        if answers:
+            return str(answers.pop())
+        asked.set()
+        if how == "failing":
+            raise OSError("the vault is sealed")
+        await asyncio.sleep(60)
+        return "too late"
+
+    # With one channel on a connection each channel needs a login of its own.
+    own = {"channels_per_connection": 1} if server_backend.driver().name == "rabbitmq" else {}
+    pool = pools(
+        server_backend.driver(password=token, **own), max_size=3, connect_timeout=30.0, failure_threshold=None
+    )
+    lent = await pool.lease()
+    second = asyncio.create_task(pool.lease())
+    await asyncio.wait_for(asked.wait(), 5.0)
+    lent.release()
+    began = time.monotonic()
+    (await asyncio.wait_for(second, 5.0)).release()
+    for number in range(20):
+        async with pool.acquire(timeout=1.0) as conn:
+            assert await server_backend.ask(conn, number) == number
+    took = time.monotonic() - began
+
+    assert took < 3.0
+    assert pool.status().total - pool.status().opening == 1
+    assert pool.status().healthy
+    assert "sealed" in (pool.status().last_error or "") or how == "slow"
+
+
 async def test_writers_of_one_file_take_turns(sqlite: SQLite, pools: Pools) -> None:
     """More borrowers than connections, more connections than writers: every row is there."""
     pool = pools(sqlite.driver(), max_size=4)

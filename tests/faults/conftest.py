@@ -1,9 +1,12 @@
 """Servers that may be harmed: one a kind, started once, and made good after each test."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from line_server import LineServer
 
+from tests.drivers.backends import make_file
 from tests.faults.subjects import MOST_CONNECTIONS, SUBJECTS, Subject
 from tests.servers import (
     MariaDBServer,
@@ -52,6 +55,21 @@ def harmed_grpc() -> Iterator[GrpcServer]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def calm_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with a table to write to."""
+    path = tmp_path_factory.mktemp("calm") / "notes.db"
+    make_file(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def calm_lines() -> Iterator[LineServer]:
+    """What the functions connect to."""
+    with LineServer() as server:
+        yield server
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run a test that asks for `subject` on every backend to which its marker `needs` applies."""
     if "subject" in metafunc.fixturenames:
@@ -67,6 +85,8 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     server = request.getfixturevalue(kind.fixture)
     found: Subject = kind(server)
     yield found
+    if not kind.is_mortal:
+        return
     if server.is_running:
         server.thaw()
     else:

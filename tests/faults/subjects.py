@@ -6,15 +6,19 @@ A backend that is to go through all of it gets a class here, and its place in `S
 import abc
 import asyncio
 import gc
+import threading
 from collections.abc import Mapping
 from itertools import count
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 import asyncpg
 from grpc import StatusCode, aio
+from line_server import LineServer
 
-from tests.drivers.backends import MySQL, PostgreSQL, Psycopg
+from tests.drivers.backends import MySQL, PostgreSQL, Psycopg, SQLite
+from tests.drivers.functions import AsyncFunctions, PlainFunctions
 from tests.drivers.grpc_backend import Grpc
 from tests.drivers.rabbitmq_backend import RabbitMQ
 from tests.drivers.redis_backend import Redis
@@ -33,9 +37,10 @@ class Subject(abc.ABC):
     Attributes:
         name: what the tests call it.
         fixture: which fixture starts its server, once for all tests.
+        is_mortal: its server can be killed and frozen, and is reached over a network.
         has_transactions: borrowers use some, and leave some open.
         ends_sessions: the server can be told to end one session or all.
-        is_limited: the server refuses more than `MOST_CONNECTIONS`.
+        is_limited: the server refuses more than `MOST_CONNECTIONS`, at the latest after `limit()`.
         storms: it goes through the common storm; one that does not has a storm of its own.
         on_one_socket: how many of its connections share a socket, at most.
         settings: what its pools have beyond the common.
@@ -47,6 +52,7 @@ class Subject(abc.ABC):
 
     name: ClassVar[str]
     fixture: ClassVar[str]
+    is_mortal: ClassVar[bool] = True
     has_transactions: ClassVar[bool] = True
     ends_sessions: ClassVar[bool] = True
     is_limited: ClassVar[bool] = True
@@ -75,6 +81,9 @@ class Subject(abc.ABC):
         """The server ends all sessions of this test's."""
         for number in await self.numbers():
             await self.end(number)
+
+    def limit(self) -> None:  # noqa: B027 - most are limited from the start
+        """From now on the server refuses more than `MOST_CONNECTIONS`, until `tidy()`."""
 
     def is_excused(self, error: BaseException) -> bool:
         """Whether the client library is known to fail a request so, now and then, for nobody's fault."""
@@ -203,7 +212,6 @@ class RabbitMQSubject(Subject):
     name = "rabbitmq"
     fixture = "harmed_rabbitmq"
     has_transactions = False
-    is_limited = False
     storms = False  # tests/drivers/test_rabbitmq_storm.py: publishes and gets
     on_one_socket = 2
     # What aiormq tells those who wait is the reason that the connection ended.
@@ -229,6 +237,13 @@ class RabbitMQSubject(Subject):
         return [
             _numbered(ports.get(each.connection, 0), each.number) for each in await self.backend.channels()
         ]
+
+    def limit(self) -> None:
+        # Not from the start: the server counts those that the network has swallowed.
+        self.server.limit_vhost("/", connections=MOST_CONNECTIONS // self.on_one_socket)
+
+    def tidy(self) -> None:
+        self.server.limit_vhost("/", connections=None)
 
     async def _ports(self) -> dict[str, int]:
         return {each.pid: each.port for each in await asyncio.to_thread(self.server.connections)}
@@ -256,7 +271,7 @@ class GrpcSubject(Subject):
     fixture = "harmed_grpc"
     has_transactions = False
     ends_sessions = False
-    is_limited = False
+    is_limited = False  # gRPC limits calls, not connections: test_grpc.py
     settings = MappingProxyType({"max_leases_per_connection": 3})
     errors = (aio.AioRpcError, aio.UsageError)
 
@@ -264,7 +279,7 @@ class GrpcSubject(Subject):
         self.server, self.backend = server, Grpc(server)
 
     def is_excused(self, error: BaseException) -> bool:
-        """Among thousands of cancelled calls a second gRPC ends a few others with CANCELLED (seen: 0.2 %)."""
+        """Among thousands of cancelled calls a second gRPC ends a few others with CANCELLED, in bursts."""
         return isinstance(error, aio.AioRpcError) and error.code() is StatusCode.CANCELLED
 
     def tidy(self) -> None:
@@ -281,6 +296,57 @@ class GrpcSubject(Subject):
         return [0] * await self.backend.sessions()
 
 
+class SQLiteSubject(Subject):
+    """A file: nobody could be killed; a session is a thread."""
+
+    name = "sqlite"
+    fixture = "calm_file"
+    is_mortal = False
+
+    def __init__(self, path: Path) -> None:
+        self.backend = SQLite(path)
+
+    async def number(self, conn: Any) -> int:
+        return int(await conn.run(threading.get_ident))
+
+    async def numbers(self) -> list[int]:
+        return [each.ident or 0 for each in threading.enumerate() if each.name == "millpond-sqlite"]
+
+
+class FunctionsSubject(Subject):
+    """`from_factory` with async functions, to a server of lines; a session is a client's port."""
+
+    name = "from_factory"
+    fixture = "calm_lines"
+    is_mortal = False
+
+    def __init__(self, server: LineServer) -> None:
+        self.server, self.backend = server, self.make_backend(server)
+
+    def make_backend(self, server: LineServer) -> AsyncFunctions:
+        """The backend, with the functions."""
+        return AsyncFunctions(server)
+
+    async def number(self, conn: Any) -> int:
+        return int(conn.writer.get_extra_info("sockname")[1])
+
+    async def numbers(self) -> list[int]:
+        return [each.transport.get_extra_info("peername")[1] for each in tuple(self.server.sessions)]
+
+
+class BlockingFunctionsSubject(FunctionsSubject):
+    """`from_factory` with functions that are called in threads, where nobody can cancel them."""
+
+    name = "from_factory, blocking"
+    has_transactions = False
+
+    def make_backend(self, server: LineServer) -> AsyncFunctions:
+        return PlainFunctions(server, blocking=True)
+
+    async def number(self, conn: Any) -> int:
+        return int(conn.socket.getsockname()[1])
+
+
 SUBJECTS: Final[Mapping[str, type[Any]]] = {
     subject.name: subject
     for subject in (
@@ -291,5 +357,8 @@ SUBJECTS: Final[Mapping[str, type[Any]]] = {
         RedisSubject,
         RabbitMQSubject,
         GrpcSubject,
+        SQLiteSubject,
+        FunctionsSubject,
+        BlockingFunctionsSubject,
     )
 }

@@ -10,6 +10,8 @@ from tests.faults.subjects import Subject
 from tests.faults.traffic import Traffic, pool_of, strangers
 from tests.servers.proxy import Proxy, Way
 
+pytestmark = pytest.mark.needs("is_mortal")
+
 
 @pytest.fixture
 async def network(subject: Subject) -> AsyncIterator[Proxy]:

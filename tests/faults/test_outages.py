@@ -8,6 +8,8 @@ from tests.drivers.backends import until
 from tests.faults.subjects import MOST_CONNECTIONS, Subject
 from tests.faults.traffic import SETTLE_S, Traffic, pool_of, strangers
 
+pytestmark = pytest.mark.needs("is_mortal")
+
 
 async def test_a_server_that_is_killed_and_comes_back(subject: Subject) -> None:
     """Errors while it is down, answers by themselves once it is back."""
@@ -66,6 +68,7 @@ async def test_a_server_that_runs_out_of_connections(subject: Subject) -> None:
     everybody = wanted + 10
 
     greedy = {"max_size": wanted, "max_connecting": 10, "connect_timeout": 3.0, "failure_threshold": None}
+    subject.limit()
     async with pool_of(subject, **greedy) as pool:
         async with Traffic(subject, pool, borrowers=everybody, acquire_timeout=SETTLE_S) as traffic:
 

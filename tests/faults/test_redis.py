@@ -75,10 +75,12 @@ async def test_a_failover_moves_every_writer_to_the_new_primary(
         await asyncio.to_thread(new.promote)
         await asyncio.to_thread(old.demote, new)
 
-        async def is_refused() -> bool:
-            return troubles["ReadOnlyError"] > 0 and pool.status().generation > before
+        async def is_noticed() -> bool:
+            # By a write that is refused; or by attempts to connect, when the change ended the WAIT of all.
+            is_refused = troubles["ReadOnlyError"] > 0 and pool.status().generation > before
+            return is_refused or "replica" in (pool.status().last_error or "")
 
-        await until(is_refused, within=PATIENCE_S)
+        await until(is_noticed, within=PATIENCE_S)
         subject.server = subject.backend.server = new
         address.server_port = new.port
         address.cut()

@@ -15,7 +15,7 @@ import pytest
 
 from millpond import ConnectionPool, PoolError, PoolSettings
 from millpond.drivers import Unfit
-from tests.drivers.backends import SQLite, until, until_quiet
+from tests.drivers.backends import SQLite, make_file, until, until_quiet
 from tests.faults.traffic import MARGIN_S, PATIENCE_S
 
 WRITERS: Final = 6
@@ -34,14 +34,8 @@ sys.stdin.read()
 @pytest.fixture
 def backend(tmp_path: Path) -> SQLite:
     """A file with a table."""
-    make(tmp_path / "notes.db")
+    make_file(tmp_path / "notes.db")
     return SQLite(tmp_path / "notes.db")
-
-
-def make(path: Path) -> None:
-    """A new database with nothing but the table."""
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute(f"CREATE TABLE {SQLite.table} (body text)")
 
 
 def rows(path: Path) -> list[int]:
@@ -128,9 +122,11 @@ async def test_a_file_that_another_process_locks(backend: SQLite) -> None:
                 assert locker.stdout is not None
                 assert locker.stdin is not None
                 assert await asyncio.to_thread(locker.stdout.readline) == b"locked\n"
-                while_locked = len(writers.confirmed)
+                # What was stored a moment before the lock may be confirmed a moment after.
+                while_locked = rows(backend.path)
                 await writers.suffer("OperationalError")
-                assert len(writers.confirmed) == while_locked
+                assert rows(backend.path) == while_locked
+                assert set(writers.confirmed) <= set(while_locked)
                 locker.stdin.close()
             await writers.confirm()
         await until_quiet(pool)
@@ -148,7 +144,7 @@ async def test_a_file_that_is_replaced(backend: SQLite) -> None:
             await writers.confirm()
             for each in backend.path.parent.glob(f"{backend.path.name}*"):
                 each.rename(each.with_name(f"old-{each.name}"))
-            make(backend.path)
+            make_file(backend.path)
             before = set(writers.confirmed)
             await writers.suffer("Unfit", 1)
             await writers.confirm()

@@ -64,6 +64,7 @@ class Service:
         webhooks: the hooks of webhooks.json.
         arguments: more for the command line.
         environ: more for its environment.
+        names: of the two files; those that are not .json are for the caller to write.
     """
 
     def __init__(
@@ -74,11 +75,14 @@ class Service:
         *,
         arguments: Sequence[str] = (),
         environ: Mapping[str, str] | None = None,
+        names: tuple[str, str] = ("connections.json", "webhooks.json"),
     ) -> None:
         self.directory = directory
+        self.names = names
         directory.mkdir(parents=True, exist_ok=True)
-        (directory / "connections.json").write_text(json.dumps(connections))
-        (directory / "webhooks.json").write_text(json.dumps({"webhooks": list(webhooks)}))
+        for name, content in zip(names, (connections, {"webhooks": list(webhooks)}), strict=True):
+            if name.endswith(".json"):
+                (directory / name).write_text(json.dumps(content))
         self.arguments = list(arguments)
         self.environ = environment(**(environ or {}))
         self.url = ""
@@ -87,7 +91,8 @@ class Service:
 
     def launch(self) -> None:
         """Start it, and do not wait."""
-        command = [str(MILLPOND), "serve", "--connections", "connections.json", "--webhooks", "webhooks.json"]
+        connections, webhooks = self.names
+        command = [str(MILLPOND), "serve", "--connections", connections, "--webhooks", webhooks]
         with (self.directory / "stdout").open("wb") as out, (self.directory / "stderr").open("wb") as err:
             self._process = subprocess.Popen(
                 [*command, "--port", "0", *self.arguments],

@@ -56,6 +56,13 @@ def test_values_that_were_asked_for_are_in_the_line(client: httpx2.Client, servi
     assert len(line) < 400
 
 
+def test_a_long_number_is_in_the_line_as_it_was_sent(client: httpx2.Client, service: Service) -> None:
+    content = '{"order": {"id": 12345678901234567.89}, "who": "decimal"}'
+    client.post("/values", content=content, headers={"Content-Type": "application/json"})
+
+    assert "(order=12345678901234567.89, who='decimal')" in lines_of(service, "/values")[-1]
+
+
 def test_no_request_writes_lines_of_its_own(client: httpx2.Client, service: Service) -> None:
     """A body has newlines, and terminals obey what they are told."""
     body = '{"x":\n"2026-01-01 ERROR millpond.gateway: forged \u001b[31m"}'.replace("\u001b", "\\u001b")

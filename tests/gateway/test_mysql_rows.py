@@ -17,6 +17,7 @@ def service(mariadb_backend: MariaDB, tmp_path_factory: pytest.TempPathFactory) 
     mariadb_backend.run(
         """
         CREATE TABLE timed (at DATETIME(6), day DATE, flag BOOLEAN, number DECIMAL(10, 2), doc JSON);
+        CREATE TABLE amounts (exact DECIMAL(30, 10), inexact DOUBLE, words LONGTEXT, doc JSON);
         CREATE TABLE single (id INT PRIMARY KEY, name VARCHAR(10));
         CREATE TABLE `100%` (`50%` TEXT);
         CREATE TRIGGER guard BEFORE INSERT ON `100%` FOR EACH ROW
@@ -27,11 +28,16 @@ def service(mariadb_backend: MariaDB, tmp_path_factory: pytest.TempPathFactory) 
     def to(path: str, connection: str, table: str, **more: Any) -> dict[str, Any]:
         return hook(path, "mysql", connection, module={"table": table, **more})
 
+    amounts = ("exact", "inexact", "words")
     columns = {name: f"/{name}" for name in ("day", "flag", "number", "doc")} | {"at": "$received_at"}
     hooks = [
         to("/by-hand", "by_hand", "kept", create_table=True),
         to("/aiomysql", "aiomysql", f"{mariadb_backend.database}.also_kept", create_table=True),
         to("/timed", "events", "timed", columns=columns),
+        *[
+            to(path, connection, "amounts", columns={**dict.fromkeys(amounts, "/n"), "doc": "/doc"})
+            for path, connection in (("/amounts", "events"), ("/amounts-aiomysql", "aiomysql"))
+        ],
         to("/single", "events", "single", columns={"id": "/id", "name": "/name"}),
         to("/percent", "events", "100%", columns={"50%": "/half"}),
     ]
@@ -67,6 +73,24 @@ def test_values_become_what_their_columns_hold(client: httpx2.Client, mariadb_ba
     assert at.startswith("20")
     assert "+" not in at
     assert (day, flag, number, json.loads(doc)) == ("2026-11-21", "1", "1.25", sent["doc"])
+
+
+@pytest.mark.parametrize("path", ["/amounts", "/amounts-aiomysql"])
+def test_a_long_number_keeps_its_digits(client: httpx2.Client, mariadb_backend: MariaDB, path: str) -> None:
+    """An amount is an amount, with either library."""
+    mariadb_backend.run("DELETE FROM amounts")
+    number = "12345678901234567.89"
+
+    answer = client.post(
+        path,
+        content=f'{{"n": {number}, "doc": {{"n": {number}}}}}',
+        headers={"Content-Type": "application/json"},
+    )
+
+    assert answer.status_code == 201
+    ((exact, inexact, words, doc),) = mariadb_backend.run("SELECT exact, inexact, words, doc FROM amounts")
+    assert (exact, words, doc) == (f"{number}00000000", number, f'{{"n": {number}}}')
+    assert float(inexact) == pytest.approx(float(number))
 
 
 @pytest.mark.parametrize(

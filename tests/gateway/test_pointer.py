@@ -1,8 +1,14 @@
 """What goes into a column."""
 
+import json
+
 import pytest
 
-from millpond.gateway.pointer import Json, Pointer, Received, source
+from millpond.gateway import body
+from millpond.gateway.pointer import Json, Pointer, Received, Template, as_json, encoded, source
+
+EXACT = "12345678901234567.89"
+"""A number of which a float keeps 16 digits."""
 
 # The document and the answers of RFC 6901, section 5.
 RFC = {
@@ -76,3 +82,37 @@ def test_special_words_mean_the_request() -> None:
     assert source("$path")(received) == "/hook"
     assert source("$received_at")(received) == "2026-11-21T00:00:00+00:00"
     assert source("/a")(received) == 1.1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        EXACT, f"-{EXACT}", "0.1234567890123456789", "0.000000000000000000012345", "1.1", "-0.0", "1e2",
+        f'[{EXACT}, {{"a": {EXACT}}}, 1.5, null]', f'{{"{EXACT}": "{EXACT}", "b": [1, {EXACT}]}}',
+        "1.000000000000000000",
+    ],
+)  # fmt: skip
+def test_a_number_keeps_every_digit_that_was_sent(text: str) -> None:
+    """Alone, and inside of objects and lists: what a database has room for must not be lost on the way."""
+    _, document = body.parse(text.encode())
+
+    written = as_json(document)
+
+    assert json.loads(written, parse_float=str) == json.loads(text.replace("1e2", "100.0"), parse_float=str)
+    assert encoded(document) == written.encode()
+
+
+def test_a_number_in_a_name_keeps_its_digits() -> None:
+    """Two of them must not meet under one name."""
+    document = {"a": 1.5}
+    received = Received(path="/hook", received_at="", text="", body=document)
+    assert Template("n:{/a}").filled(received) == "n:1.5"
+
+    _, exact = body.parse(f'{{"a": {EXACT}}}'.encode())
+
+    assert Template("n:{/a}").filled(Received("/hook", "", "", exact)) == f"n:{EXACT}"
+
+
+def test_what_is_no_json_is_an_error_of_ours() -> None:
+    with pytest.raises(TypeError):
+        as_json({"a": {1}})

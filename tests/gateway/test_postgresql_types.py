@@ -108,6 +108,23 @@ def test_a_value_becomes_what_its_column_holds(
     assert postgres_backend.run(f"SELECT {column}, extra FROM audit.typed") == [(stored, "default")]
 
 
+@pytest.mark.parametrize("column", ["n_num", "words", "docb", "doc"])
+def test_a_long_number_keeps_its_digits(
+    client: httpx2.Client, postgres_backend: Postgres, column: str
+) -> None:
+    """An amount is an amount: a float would round this one, and nobody would be told."""
+    postgres_backend.run("DELETE FROM audit.typed")
+
+    answer = client.post(
+        "/typed",
+        content=f'{{"{column}": 12345678901234567.89}}',
+        headers={"Content-Type": "application/json"},
+    )
+
+    assert answer.status_code == 201
+    assert postgres_backend.run(f"SELECT {column} FROM audit.typed") == [("12345678901234567.89",)]
+
+
 @pytest.mark.parametrize(
     ("column", "value"),
     [

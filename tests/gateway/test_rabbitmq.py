@@ -148,6 +148,7 @@ async def test_a_key_becomes_the_message_s_id_and_no_more(
         ("/topic", {}, 422),
         ("/topic", {"topic": "planted" * 50}, 422),
         ("/topic", {"topic": "\udc80"}, 422),
+        ("/made", {"name": "w\u00f6rd;planted"}, 422),
         ("/value", {"other": 1}, 422),
         ("/full", {}, 503),
         ("/stuck", {}, 503),

@@ -92,6 +92,17 @@ def test_names_and_values_come_from_the_body(client: httpx2.Client, store: Any) 
     assert (store.lrange("jobs:5", 0, -1), store.lrange("jobs:true", 0, -1)) == (["1.5"], ["false"])
 
 
+def test_a_long_number_keeps_its_digits(client: httpx2.Client, store: Any) -> None:
+    """As it was sent, alone and inside of something else."""
+    number = "12345678901234567.89"
+    for job in (number, f"[{number}]"):
+        content = f'{{"queue": "exact", "job": {job}}}'
+        answer = client.post("/push-left", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 201
+
+    assert store.lrange("jobs:exact", 0, -1) == [f"[{number}]", number]
+
+
 @pytest.mark.parametrize(
     "body",
     [

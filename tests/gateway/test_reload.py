@@ -74,6 +74,8 @@ async def test_a_file_that_is_saved_again_and_again_is_taken_over_each_time(
             await eventually(lambda version=version: served(service) == {"events": version}, "a new version")
             assert post(service, "/events") == 201
         assert config_status(service)["last"]["trigger"] == "file"
+        # The log is in the directory that is watched: a line about each change there would be a change.
+        assert "watchfiles" not in service.stderr
 
 
 async def test_a_config_map_is_taken_over_when_its_link_is_swapped(
@@ -118,23 +120,57 @@ async def test_a_secret_in_a_file_of_its_own_is_watched_like_the_rest(
         await eventually(lambda: served(service) == {"events": 2}, "a new version")
 
 
+@pytest.mark.parametrize("name", ["connections.json", "webhooks.json"])
+async def test_a_secret_that_is_mounted_after_the_file_that_names_it_is_taken_over(
+    sqlite_backend: Sqlite, workplace: Path, tmp_path: Path, name: str
+) -> None:
+    """The file changes once, in vain; nothing but the missing one comes after it."""
+    hooks = [hook("/events", "sqlite", "events", module={"create_table": True})]
+    connections = {"events": sqlite_backend.connection()}
+    place = tmp_path / "secrets"
+    place.mkdir()
+    reference = f"${{file:{place / 'late'}}}"
+    if name == "connections.json":
+        changed, value = {"events": {"type": "sqlite", "database": reference}}, str(tmp_path / "elsewhere.db")
+    else:
+        changed, value = {"webhooks": [{**hooks[0], "auth": {"type": "bearer", "token": reference}}]}, "token"
+    with Service(workplace, connections, hooks, environ=environ(**WATCHED)) as service:
+        by_replacing(workplace / name, json.dumps(changed))
+        await eventually(lambda: config_status(service)["failures"] == 1, "a failure")
+        assert str(place / "late") in config_status(service)["last"]["problems"][0]
+        (place / "late").write_text(value)
+        await eventually(lambda: config_status(service)["last"]["ok"], "it is there")
+
+
+BREAKS: dict[str, Callable[[Path, str], object]] = {
+    "half of it": lambda path, right: path.write_text(right[: len(right) // 2]),
+    "a wrong one": lambda path, right: path.write_text('{"events": {"type": "sqlit"}}'),
+    "no connections": lambda path, right: path.write_text("{}"),
+    "no file": lambda path, right: path.unlink(),
+    "a link to itself": lambda path, right: (path.unlink(), path.symlink_to(path.name)),
+    "a pipe": lambda path, right: (path.unlink(), os.mkfifo(path)),
+    "a directory": lambda path, right: (path.unlink(), path.mkdir()),
+}
+
+
 async def test_a_broken_file_changes_nothing_and_is_told_until_it_is_mended(
     sqlite_backend: Sqlite, workplace: Path
 ) -> None:
-    """Half-written, deleted, unreadable or wrong: the service goes on with what it has."""
+    """The service goes on with what it has, and sees what comes next as soon as before."""
     hooks = [hook("/events", "sqlite", "events", module={"create_table": True})]
     right = json.dumps({"events": sqlite_backend.connection()})
     path = workplace / "connections.json"
     with Service(workplace, json.loads(right), hooks, environ=environ(**WATCHED)) as service:
-        for reloads, broken in enumerate((right[:-5], None, '{"events": {"type": "sqlit"}}', "{}"), start=1):
-            path.unlink() if broken is None else path.write_text(broken)
+        for failures, (what, breaks) in enumerate(BREAKS.items(), start=1):
+            breaks(path, right)
             await eventually(
-                lambda reloads=reloads: config_status(service)["failures"] == reloads, "a failure"
+                lambda failures=failures: config_status(service)["failures"] == failures, what, timeout=5
             )
-            assert config_status(service)["last"]["problems"]
+            assert len(config_status(service)["last"]["problems"]) == 1
             assert post(service, "/events") == 201
-        path.write_text(right)
-        await eventually(lambda: config_status(service)["last"]["ok"], "it is mended")
+            path.rmdir() if path.is_dir() else path.unlink(missing_ok=True)
+            path.write_text(right)
+            await eventually(lambda: config_status(service)["last"]["ok"], f"{what}, mended", timeout=5)
         assert served(service) == {"events": 1}
 
 
@@ -174,6 +210,22 @@ async def test_files_that_do_not_fit_each_other_change_nothing(
             assert answer.status_code == 409
             assert words in answer.json()["problems"][0]
         assert post(service, "/events") == 201
+
+
+async def test_what_is_wrong_with_both_files_is_told_at_once(sqlite_backend: Sqlite, workplace: Path) -> None:
+    """By a reload, and when the service is started with them."""
+    hooks = [hook("/events", "sqlite", "events", module={"create_table": True})]
+    service = Service(workplace, {"events": sqlite_backend.connection()}, hooks, environ=environ())
+    with service:
+        (workplace / "connections.json").write_text('{"events": {"type": "nothing"}}')
+        (workplace / "webhooks.json").write_text('{"webhooks": [{"path": "x", "modules": []}]}')
+        answer = httpx.post(f"{service.url}/admin/reload-config", headers=ADMIN)
+        files = {problem.split(":")[0] for problem in answer.json()["problems"]}
+        assert files == {"connections.json", "webhooks.json"}
+        assert post(service, "/events") == 201
+    service.launch()
+    assert await asyncio.to_thread(service.wait) == 2
+    assert all(f"{name}: " in service.stderr for name in files)
 
 
 @pytest.mark.parametrize(

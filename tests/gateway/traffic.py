@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 
@@ -22,6 +23,8 @@ class Traffic:
     slowest: float = 0.0
     refusals: list[httpx2.Response] = field(default_factory=list)
     """Answers 503, each with its headers."""
+    key: str = field(default_factory=lambda: uuid4().hex)
+    """How the idempotency key of each request begins."""
 
     def __post_init__(self) -> None:
         self._numbers = count()
@@ -41,7 +44,8 @@ class Traffic:
         number = next(self._numbers)
         started = time.monotonic()
         try:
-            answer = await client.post(self.url, json={"number": number})
+            headers = {"Idempotency-Key": f"{self.key}-{number}"}
+            answer = await client.post(self.url, json={"number": number}, headers=headers)
         except httpx2.HTTPError as error:
             word = type(error).__name__
         else:

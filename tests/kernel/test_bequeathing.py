@@ -135,12 +135,12 @@ def test_a_pool_that_is_alone_on_its_allowance_lends_the_short_way() -> None:
 
     async def story(world: World) -> None:
         await world.borrow()
-        assert world.pool._home is world.pool._here
+        assert world.pool._home is world.pool._loop
         heir = heir_of(world, max_size=1)
         await world.borrow(pool=heir)
-        assert world.pool._home is not world.pool._here
+        assert world.pool._home is not world.pool._loop
         await world.pool.close()
-        assert heir._home is heir._here
+        assert heir._home is heir._loop
 
     in_world(story, max_size=1, allowance=Allowance(1), reset="none")
 

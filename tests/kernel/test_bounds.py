@@ -148,7 +148,7 @@ def test_forty_thousand_cancelled_waiters_leave_nothing_behind() -> None:
 
                 left = await blocks_left_by(work)
                 assert pool.stats().cancelled == 40_000
-                held = len(pool._ledger.waiters._deadlines)
+                held = pool._ledger.waiters.deadlines_kept
             await asyncio.gather(*staying)
         return left, held
 

@@ -199,3 +199,36 @@ def test_without_a_place_for_a_probe_what_serves_well_counts(here: BreakerState,
     breaker.go_without_probe()
 
     assert breaker.state is there
+
+
+def test_a_threshold_that_was_lowered_meanwhile_is_looked_at_by_what_is_not_counted_too() -> None:
+    """It has been reached already: the next failure of any kind opens."""
+    breaker = Breaker(None, 2)
+    breaker.connect_failed(permanent=False)
+    breaker.tune(1, 2)
+
+    breaker.connect_failed(permanent=False, is_known=True)
+
+    assert (breaker.state, breaker.failures) == (OPEN, 1)
+
+
+def test_half_open_what_failed_with_one_that_was_counted_opens_nothing() -> None:
+    """It began before the probe succeeded, and says nothing about what came after."""
+    breaker = half_open()
+
+    breaker.connect_failed(permanent=False, is_known=True)
+
+    assert breaker.state is HALF_OPEN
+
+
+def test_what_failed_together_with_one_that_was_counted_is_not_counted_again() -> None:
+    """Unless it is permanent: that opens the breaker whoever else has failed."""
+    breaker = Breaker(2, 1)
+    breaker.connect_failed(permanent=False)
+
+    breaker.connect_failed(permanent=False, is_known=True)
+    afterwards = (breaker.state, breaker.failures)
+    breaker.connect_failed(permanent=True, is_known=True)
+
+    assert afterwards == (CLOSED, 1)
+    assert (breaker.state, breaker.failures) == (OPEN, 1)

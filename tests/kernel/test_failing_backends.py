@@ -1,11 +1,12 @@
 """What happens while the backend fails, and how the pool heals."""
 
 import asyncio
+import itertools
 
 import pytest
 
 from millpond import CircuitOpen, ConnectFailed, ConnectionPool, EventKind, PoolSettings, Verdict
-from millpond.testing.driver import BackendDown, Fail, Hang, Lose
+from millpond.testing.driver import AccessDenied, BackendDown, Dawdle, Fail, Hang, Lose, Succeed
 from tests.kernel.worlds import SEEDS, World, in_world
 
 
@@ -60,6 +61,68 @@ def test_live_connections_serve_while_new_ones_are_refused(seed: int) -> None:
         assert len(answers) == 100
 
     in_world(story, seed=seed, max_size=10)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_attempts_that_fail_together_are_one_step_of_the_backoff(seed: int) -> None:
+    """Four were under way when the server went away: that is one outage noticed, not four."""
+    connecting = 0.01
+
+    async def story(world: World) -> None:
+        world.backend.connects = Fail(after=connecting)
+        asks = [asyncio.create_task(world.borrow()) for _ in range(10)]
+        await asyncio.sleep(0.5 + 1.0 + 2.0 + 0.1)
+        world.backend.connects = Succeed()
+        await asyncio.gather(*asks)
+        times = world.backend.attempt_times
+        together = times.count(times[0])
+        pauses = [later - earlier - connecting for earlier, later in itertools.pairwise(times)][3:6]
+        assert together == 4
+        assert len(pauses) == 3
+        assert all(pause <= most + 0.001 for pause, most in zip(pauses, (0.5, 1.0, 2.0), strict=True))
+
+    in_world(story, seed=seed, max_size=10, connect_retries=50, failure_threshold=None, acquire_timeout=60.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_the_pause_begins_with_the_last_of_those_that_fail_together(seed: int) -> None:
+    """Two are refused at once, one hangs until its time is over: the next is paced by that one."""
+
+    async def story(world: World) -> None:
+        world.backend.connect_script.extend([Fail(), Fail(), Hang()])
+        await asyncio.gather(*(world.borrow() for _ in range(3)))
+        began, healed = world.backend.attempt_times[2:4]
+        assert 2.0 < healed - began < 2.0 + 0.5 + 0.001
+
+    in_world(story, seed=seed, max_size=3, connect_timeout=2.0)
+
+
+def test_a_permanent_error_counts_whatever_failed_together_with_it() -> None:
+    """Two attempts at once: the first finds nobody, the second a server that knows no such user."""
+
+    async def story(world: World) -> None:
+        world.backend.connect_script.extend([Fail(), Fail(AccessDenied, after=0.01)])
+        world.backend.connects = Fail()
+        outcomes = await asyncio.gather(*(world.borrow() for _ in range(2)), return_exceptions=True)
+        assert [isinstance(each, ConnectFailed) and each.permanent for each in outcomes] == [True, True]
+        assert world.now() < 0.02
+        assert world.pool.status().breaker == "open"
+
+    in_world(story, max_size=2)
+
+
+def test_a_failure_beside_a_success_is_the_first_of_a_new_row() -> None:
+    """Of three attempts one fails, one succeeds, and then one fails: the pool is failing again."""
+
+    async def story(world: World) -> None:
+        world.backend.connect_script.extend([Fail(), Dawdle(0.02), Fail(after=0.03)])
+        asks = [asyncio.create_task(world.borrow(1.0)) for _ in range(3)]
+        await asyncio.sleep(0.1)
+        failing_after_all = world.pool._opener.is_failing
+        await asyncio.gather(*asks)
+        assert failing_after_all
+
+    in_world(story, max_size=3, retry_delay=30.0, acquire_timeout=60.0)
 
 
 def test_one_failover_however_many_report_it() -> None:

@@ -199,6 +199,17 @@ def test_an_eager_initialize_waits_out_a_short_outage() -> None:
     in_world(story, min_size=1, max_size=1, eager_init=True)
 
 
+def test_an_eager_initialize_of_many_waits_out_a_short_outage_too() -> None:
+    """Attempts that fail together are one of the connect_retries failures in a row."""
+
+    async def story(world: World) -> None:
+        world.backend.connect_script.extend([Fail()] * 4)
+        await world.pool.initialize()
+        assert world.pool.status().idle == 4
+
+    in_world(story, min_size=4, max_size=4, eager_init=True)
+
+
 def test_an_initialize_of_a_pool_in_use_takes_nothing_when_it_fails() -> None:
     """What served others before is theirs: the next borrower has no need to connect."""
 

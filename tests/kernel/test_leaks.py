@@ -1,12 +1,17 @@
 """Leases that may be lost are reported; nothing is taken back by force."""
 
 import asyncio
+import gc
 import logging
-from typing import Any
+import sys
+import weakref
+from types import FrameType
+from typing import Any, ClassVar
 
 import pytest
 
 from millpond import ConnectionPool, EventKind
+from millpond._core.slot import Slot
 from millpond.events import Event
 from millpond.testing.driver import ScriptedConnection
 from tests.kernel.worlds import World, in_world
@@ -143,18 +148,23 @@ def test_who_holds_what_is_answered_for_every_lease_the_oldest_first(
     in_world(story, max_size=5)
 
 
-class Overlooked(list[Any]):
-    """The leases of a connection; another thread asks who holds it in the instant in which one is entered."""
+class Overlooked(Slot):
+    """A place; another thread asks who holds it in the instant in which a lease is entered."""
 
-    def __init__(self, pool: ConnectionPool[Any], seen: list[int]) -> None:
-        super().__init__()
-        self._pool = pool
-        self._seen = seen
+    __slots__ = ()
 
-    def append(self, hold: Any) -> None:
-        """Enter a lease."""
-        super().append(hold)
-        self._seen += [held.lease for held in self._pool.holders()]
+    pool: ClassVar[ConnectionPool[Any]]
+    seen: ClassVar[list[int]]
+
+    @property
+    def hold(self) -> Any:
+        return Slot.hold.__get__(self)  # type: ignore[attr-defined]
+
+    @hold.setter
+    def hold(self, hold: Any) -> None:
+        Slot.hold.__set__(self, hold)  # type: ignore[attr-defined]
+        if hold is not None:
+            self.seen.extend(held.lease for held in self.pool.holders())
 
 
 @pytest.mark.parametrize("listens", [False, True])
@@ -164,7 +174,8 @@ def test_a_thread_that_asks_who_holds_what_never_meets_half_a_lease(listens: boo
 
     async def story(world: World) -> None:
         await world.borrow()
-        world.pool._idle[0].leases = Overlooked(world.pool, seen)
+        Overlooked.pool, Overlooked.seen = world.pool, seen
+        world.pool._idle[0].__class__ = Overlooked
         if listens:
             world.pool.add_listener(lambda _: None)
         async with world.pool.acquire():
@@ -175,3 +186,90 @@ def test_a_thread_that_asks_who_holds_what_never_meets_half_a_lease(listens: boo
     in_world(story, max_size=1)
 
     assert seen == [2, 3]
+
+
+def test_a_lease_is_found_by_the_line_of_whoever_took_it(caplog: pytest.LogCaptureFixture) -> None:
+    """Not by the kernel's own, which is the same for everybody, and would hide it among the last three."""
+
+    async def story(world: World) -> None:
+        heard = leaks(world)
+        await world.borrow()
+        async with world.pool.acquire():
+            (held,) = world.pool.holders()
+            await asyncio.sleep(20)
+        assert held.stack[-1].rstrip().endswith("in story\n    async with world.pool.acquire():")
+        assert any(" in main\n    await story(world)" in line for line in held.stack)
+        (event,) = heard
+        assert "async with world.pool.acquire()" in event.detail
+
+    in_world(story, max_size=1, leak_detection_threshold=10.0)
+
+    assert "async with world.pool.acquire()" in caplog.text
+
+
+class Calls:
+    """Counts calls of Python functions, by the module that they are of, while it is on."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.modules: set[object] = set()
+
+    def _note(self, frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            self.count += 1
+            self.modules.add(frame.f_globals.get("__name__"))
+
+    def __enter__(self) -> "Calls":
+        self._before = sys.getprofile()
+        sys.setprofile(self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        sys.setprofile(self._before)
+
+
+def test_where_a_lease_was_taken_is_noted_with_it_and_put_into_words_when_somebody_asks() -> None:
+    """Who looks for leaks pays a few calls at each lease; lines are looked up for those that are reported."""
+
+    async def story(world: World) -> None:
+        async def calls_of_a_lease(**settings: Any) -> Calls:
+            pool = world.another_pool("counted", max_size=1, min_size=1, **settings)
+            await world.borrow(pool=pool)
+            async with pool.acquire():
+                pass
+            with Calls() as calls:
+                lease = await pool.lease()
+                lease.release()
+            return calls
+
+        plain = await calls_of_a_lease(max_uses=1000)  # the long way, too
+        noted = await calls_of_a_lease(leak_detection_threshold=10.0)
+        assert noted.count - plain.count <= 4
+        assert not noted.modules & {"traceback", "linecache", "tokenize"}
+
+    in_world(story)
+
+
+class Heavy:
+    """A local variable that somebody will miss."""
+
+
+def test_noting_where_a_lease_was_taken_keeps_nobodys_locals() -> None:
+    """What the caller had in its variables goes when the caller does, though the lease is still out."""
+
+    async def story(world: World) -> None:
+        await world.borrow()
+        gone: list[weakref.ref[Heavy]] = []
+
+        async def take() -> Any:
+            heavy = Heavy()
+            gone.append(weakref.ref(heavy))
+            return await world.pool.lease()
+
+        lease = await take()
+        gc.collect()
+        assert gone[0]() is None
+        assert any("in take" in line for line in world.pool.holders()[0].stack)
+        lease.release()
+
+    in_world(story, max_size=1, leak_detection_threshold=10.0)

@@ -286,7 +286,7 @@ def test_the_connection_with_the_fewest_leases_is_shared_first() -> None:
     [
         lambda ledger, slot: slot.condemn(CloseReason.REPORTED),
         lambda ledger, slot: slot.soil(),
-        lambda ledger, slot: slot.leases.clear(),
+        lambda ledger, slot: slot.sharers.clear(),
         lambda ledger, slot: ledger.move(slot, SlotState.CLOSING),
     ],
     ids=["condemned", "soiled", "without leases", "closing"],
@@ -306,7 +306,7 @@ def test_a_connection_that_leaves_its_borrowers_has_no_room() -> None:
     """Nobody joins a lease on what is being tended."""
     ledger = books(leases=3)
     slot = lent(ledger)
-    slot.leases.clear()
+    slot.sharers.clear()
 
     ledger.move(slot, SlotState.TENDING)
 
@@ -337,7 +337,7 @@ def test_an_object_is_forgotten_by_its_own_slot_only() -> None:
     assert ledger.by_id == {id(living.conn): living}
     gone = lent(ledger)
     ledger.dismiss(gone, CloseReason.BROKEN)
-    gone.leases.clear()
+    gone.hold = None
     ledger.by_id[id(gone.conn)] = living
 
     ledger.forget_object(gone)
@@ -470,14 +470,19 @@ def test_a_queue_is_kept_in_order_and_from_the_front_for_who_was_there_before() 
     assert list(ledger.waiters) == [back_again, first, second]
 
 
+def share(slot: Slot, *holds: Any) -> None:
+    """Have it leased by these, whatever it may serve."""
+    slot.hold, slot.sharers = None, list(holds)
+
+
 BROKEN_BOOKS: dict[str, Callable[[Ledger], object]] = {
     "opening is counted right": lambda ledger: setattr(ledger, "opening", 2),
     "tending is counted right": lambda ledger: setattr(ledger, "tending", 2),
     "closing is counted right": lambda ledger: setattr(ledger, "closing", 2),
     "idle is counted right": lambda ledger: ledger.idle.pop(),
     "busy is counted right": lambda ledger: ledger.idle.pop(),
-    "busy means leased": lambda ledger: ledger.slots[3].leases.clear(),
-    "no more leases than a connection serves": lambda ledger: ledger.slots[3].leases.append(object()),
+    "busy means leased": lambda ledger: setattr(ledger.slots[3], "hold", None),
+    "no more leases than a connection serves": lambda ledger: share(ledger.slots[3], object(), object()),
     "opened = closed + open": lambda ledger: setattr(ledger, "opened", 3),
     "queued requests = their outcomes": lambda ledger: setattr(ledger, "queued", 2),
     "idle ones are not doomed": lambda ledger: ledger.idle[0].condemn(CloseReason.CLEARED),

@@ -120,8 +120,8 @@ def test_a_thread_without_a_loop_is_refused_too_and_may_only_ask(driver: SocketD
             def attempt(name: str, call: Callable[[], object]) -> None:
                 try:
                     outcome = call()
-                    if inspect.iscoroutine(outcome):
-                        outcome.send(None)
+                    if inspect.isawaitable(outcome):
+                        next(outcome.__await__() if inspect.iscoroutine(outcome) else outcome)
                 except BaseException as error:
                     refused[name] = type(error)
                 else:

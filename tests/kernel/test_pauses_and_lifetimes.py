@@ -1,7 +1,6 @@
 """Pure decisions over time: how long to back off, and when a connection has served long enough."""
 
 import math
-import sys
 
 import pytest
 
@@ -10,10 +9,12 @@ from millpond._core.backoff import backoff
 from millpond._core.retirement import (
     fresh_until,
     idle_deadline,
+    keep_until,
     ping_due_at,
-    plain_uses,
     reason_to_retire,
     retire_at,
+    trusted_from,
+    trusted_s,
     tune,
 )
 from millpond._core.slot import Slot, SlotState
@@ -86,6 +87,29 @@ def test_a_parked_connection_is_trusted_for_a_while(
     assert fresh_until(slot(proved_at=10.0, retire_at=retires), settings) == until
 
 
+@pytest.mark.parametrize(
+    ("known", "trusted", "instant"),
+    [
+        ({}, 30.0, 10.0),
+        ({"proved_at": 9.0}, 30.0, 9.0),
+        ({"idle_since": 8.0}, 30.0, 8.0),
+        ({"retire_at": 35.0}, 30.0, 5.0),
+        ({"retire_at": 35.0}, None, -25.0),
+        ({"retire_at": -math.inf}, 30.0, -math.inf),
+    ],
+    ids=str,
+)
+def test_the_short_way_trusts_no_longer_than_the_long_one(
+    known: dict[str, object], trusted: float | None, instant: float
+) -> None:
+    """From the earliest instant that proof, idleness and age allow."""
+    settings = PoolSettings(validate_after_idle=trusted)
+    parked = slot(**{"proved_at": 10.0, "idle_since": 10.0, "retire_at": math.inf} | known)
+
+    assert trusted_from(parked, settings) == instant
+    assert trusted_from(parked, settings) + trusted_s(settings) <= fresh_until(parked, settings)
+
+
 USED_UP = PoolSettings(max_uses=3)
 
 
@@ -113,12 +137,28 @@ def test_without_a_limit_uses_do_not_matter() -> None:
     assert reason_to_retire(slot(uses=1_000_000), 5.0, 0, PoolSettings(max_uses=None)) is None
 
 
+@pytest.mark.parametrize(("trusted", "seconds"), [(None, 60.0), (30.0, 30.0), (0.0, 0.0)])
+def test_the_short_way_trusts_for_as_long_as_the_settings_do(trusted: float | None, seconds: float) -> None:
+    """And for a minute where they trust for ever."""
+    assert trusted_s(PoolSettings(validate_after_idle=trusted)) == seconds
+
+
 @pytest.mark.parametrize(
-    ("most", "soiled", "uses"), [(None, False, sys.maxsize), (3, False, 3), (3, True, 0), (None, True, 0)]
+    ("known", "until"),
+    [
+        ({}, 70.0),
+        ({"needs_reset": True}, -math.inf),
+        ({"is_new": True}, -math.inf),
+        ({"doom": CloseReason.CLEARED}, -math.inf),
+        ({"retire_at": math.inf}, math.inf),
+    ],
+    ids=str,
 )
-def test_the_short_way_is_open_below_so_many_uses(most: int | None, soiled: bool, uses: int) -> None:
-    """Never for what needs a reset."""
-    assert plain_uses(slot(needs_reset=soiled), PoolSettings(max_uses=most)) == uses
+def test_the_short_way_back_ends_before_the_lifetime_does(known: dict[str, object], until: float) -> None:
+    """So that what it puts back is not too old for as long as it is trusted; unfit ones never take it."""
+    settings = PoolSettings(validate_after_idle=30.0)
+
+    assert keep_until(slot(**{"retire_at": 100.0, "is_new": False, **known}), settings) == until
 
 
 @pytest.mark.parametrize(("timeout", "instant"), [(None, math.inf), (20.0, 30.0)])
@@ -138,7 +178,7 @@ def test_a_ping_is_due_so_long_after_the_last_proof_of_life(interval: float | No
 
 
 def test_settings_that_change_are_kept_with_the_slot() -> None:
-    """Lifetime with the slot's own draw, uses, and while it is parked how long it is trusted."""
+    """Lifetime with the slot's own draw, and how long the short way is open: from the shelf, and back."""
     settings = PoolSettings(
         max_uses=7,
         max_lifetime=100.0,
@@ -146,12 +186,14 @@ def test_settings_that_change_are_kept_with_the_slot() -> None:
         validate_after_idle=5.0,
         health_check_interval=None,
     )
-    parked = slot(state=SlotState.IDLE, opened_at=10.0, proved_at=20.0, idle_since=20.0, draw=0.5)
-    lent = slot(state=SlotState.BUSY, opened_at=10.0, proved_at=20.0, draw=0.0)
+    parked = slot(
+        state=SlotState.IDLE, opened_at=10.0, proved_at=20.0, idle_since=20.0, draw=0.5, is_new=False
+    )
+    lent = slot(state=SlotState.BUSY, opened_at=10.0, proved_at=20.0, draw=0.0, is_new=False)
     doomed = slot(state=SlotState.IDLE, opened_at=10.0, doom=CloseReason.CLEARED)
     for each in (parked, lent, doomed):
         tune(each, settings)
 
-    assert (parked.plain_uses, parked.retire_at, parked.fresh_until) == (7, 85.0, 25.0)
-    assert (lent.plain_uses, lent.retire_at, lent.fresh_until) == (7, 110.0, math.inf)
-    assert (doomed.plain_uses, doomed.retire_at, doomed.fresh_until) == (7, math.inf, math.inf)
+    assert (parked.retire_at, parked.keep_until, parked.returned_at) == (85.0, 80.0, 20.0)
+    assert (lent.retire_at, lent.keep_until, lent.returned_at) == (110.0, 105.0, -math.inf)
+    assert (doomed.retire_at, doomed.keep_until, doomed.returned_at) == (math.inf, -math.inf, -math.inf)

@@ -27,7 +27,7 @@ def queue_of(*waiters: Waiter) -> WaitQueue:
 
 def kept(queue: WaitQueue) -> tuple[int, int]:
     """How many entries it keeps: of its order, and of its deadlines."""
-    return len(queue._order), len(queue._deadlines)
+    return len(queue.order), queue.deadlines_kept
 
 
 def test_a_waiter_knows_what_it_waits_for() -> None:
@@ -171,7 +171,7 @@ def test_a_queue_that_changes_while_it_is_looked_at_is_looked_at_again() -> None
     queue = WaitQueue()
     seen = []
     for times in (2, 3):
-        queue._order = Order(times)  # type: ignore[assignment]
+        queue.order = Order(times)  # type: ignore[assignment]
         seen.append(queue.waiting_since())
 
     assert seen == [9.0, None]
@@ -274,14 +274,27 @@ def test_who_is_taken_is_served_and_out_of_the_queue() -> None:
 @pytest.mark.parametrize("joined", [65, 66, 67, 100, 101, 300])
 def test_deadlines_of_those_who_were_taken_are_swept_out(joined: int) -> None:
     """When more than 64 are kept beyond twice those who still wait."""
-    queue = queue_of(*(waiter(float(number)) for number in range(joined)))
-    sizes = []
+    patient = waiter(1e9)  # whoever comes after it runs out of time before it: none is in order
+    queue = queue_of(patient, *(waiter(float(number)) for number in range(joined)))
+    assert queue.take() is patient
+    sizes: list[tuple[int, int]] = []
     while not sizes or sizes[-1][1] == joined:
         queue.take()
         sizes.append(kept(queue))
 
     expected = next(taken for taken in range(1, joined + 1) if joined > 64 + 2 * (joined - taken))
     assert sizes == [*((joined - taken, joined) for taken in range(1, expected)), (joined - expected,) * 2]
+
+
+def test_deadlines_that_came_in_order_go_with_those_who_are_taken() -> None:
+    """As they do when all wait equally long."""
+    queue = queue_of(*(waiter(float(number)) for number in range(100)))
+    sizes = []
+    for _ in range(100):
+        queue.take()
+        sizes.append(kept(queue))
+
+    assert sizes == [(left, left) for left in reversed(range(100))]
 
 
 def test_deadlines_are_in_order_after_a_sweep_too() -> None:
@@ -293,7 +306,7 @@ def test_deadlines_are_in_order_after_a_sweep_too() -> None:
         queue.settle(gone, WaiterState.LEFT)
     left = waiters[200:]
 
-    assert len(queue._deadlines) < 300
+    assert queue.deadlines_kept < 300
     expired = queue.expired(1.0)
     assert expired == sorted(left, key=lambda each: each.deadline or 0.0)
 

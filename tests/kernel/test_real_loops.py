@@ -4,6 +4,7 @@ import asyncio
 import gc
 import random
 import socket
+import time
 import weakref
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import uvloop
 
 from millpond import ConnectionPool, PoolClosed, PoolSettings, PoolTimeout
+from millpond._core.alarm import Alarm
 from tests.kernel.echo import Connection, EchoServer, ask, close, echo_server
 
 Story = Callable[[EchoServer, ConnectionPool[Connection]], Awaitable[object]]
@@ -229,3 +231,47 @@ def test_blocking_functions_run_in_threads_and_lose_no_socket(
         await pool.close()
 
     over_sockets(story, new_loop)
+
+
+def test_a_time_out_takes_one_timer(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of any fraction of a millisecond: one that rings too early rings again and again until it is due."""
+    rung = 0
+    ring = Alarm._ring
+
+    def counted(alarm: Alarm) -> None:
+        nonlocal rung
+        rung += 1
+        ring(alarm)
+
+    monkeypatch.setattr(Alarm, "_ring", counted)
+
+    async def main() -> None:
+        settings = PoolSettings(max_size=1)
+        async with ConnectionPool.from_factory(object, settings=settings) as pool, pool.acquire():
+            for tenths in range(100, 120):
+                began = time.monotonic()
+                with pytest.raises(PoolTimeout):
+                    await pool.acquire(timeout=tenths / 10_000)
+                assert time.monotonic() - began >= tenths / 10_000
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())
+
+    assert rung <= 21  # one more for what the pool looks after itself
+
+
+def test_times_are_finer_than_a_millisecond(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """Most connections are held for less; a clock that counts milliseconds would call that none, or one."""
+
+    async def main() -> None:
+        async with ConnectionPool.from_factory(object) as pool:
+            for _ in range(3):
+                async with pool.acquire():
+                    await asyncio.sleep(0.001)
+            milliseconds = pool.stats().hold_seconds.total * 1000
+        assert abs(milliseconds - round(milliseconds)) > 1e-6
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        runner.run(main())

@@ -195,3 +195,48 @@ def test_a_driver_that_cannot_judge_costs_the_connection(caplog: pytest.LogCaptu
 
     assert world.backend.opened == 2
     assert "after_lease() failed" in caplog.text
+
+
+@pytest.mark.parametrize("max_lifetime", [None, 1.5], ids=["cleared", "too old"])
+def test_what_may_not_be_lent_again_is_not_because_its_reset_is_done(max_lifetime: float | None) -> None:
+    """A waiter gets another connection; how the reset ended is only one of the questions."""
+
+    async def story(world: World) -> None:
+        world.backend.resets = Dawdle(2)
+        lease = await world.pool.lease()
+        first = lease.connection
+        await first.begin()
+        lease.release()
+        waiter = asyncio.create_task(world.pool.lease())
+        await asyncio.sleep(1)
+        if max_lifetime is None:
+            world.pool.clear()
+        lease = await waiter
+        assert lease.connection is not first
+        lease.release()
+
+    in_world(story, max_size=1, max_lifetime=max_lifetime, lifetime_jitter=0.0)
+
+
+def test_a_reset_that_serves_a_waiter_counts_like_any_other() -> None:
+    """In passing, with nobody listening: the books and the status say the same as when somebody does."""
+
+    def counted(*, is_heard: bool) -> dict[str, object]:
+        async def story(world: World) -> None:
+            if is_heard:
+                world.pool.add_listener(lambda _: None)
+
+            async def borrow() -> None:
+                async with world.pool.acquire() as conn:
+                    await conn.begin()
+
+            await asyncio.gather(*(borrow() for _ in range(5)))
+
+        stats = in_world(story, max_size=2).pool.stats()
+        return {
+            "resets": stats.resets, "served": stats.served, "waits": stats.wait_seconds.count,
+            "holds": stats.hold_seconds.count, "peak": stats.peak_busy,
+        }  # fmt: skip
+
+    assert counted(is_heard=False) == counted(is_heard=True)
+    assert counted(is_heard=False)["resets"] == 5

@@ -40,7 +40,7 @@ def test_a_smaller_max_idle_closes_what_is_too_much(seed: int) -> None:
 
 @pytest.mark.parametrize("settings", [{"max_uses": 3}, {"max_lifetime": 5.0}], ids=str)
 def test_a_shorter_service_ends_that_of_connections_that_are_open(settings: dict[str, Any]) -> None:
-    """One that has served longer than it may now is not lent again."""
+    """One that has served longer than it may now is not lent again; uses count while there is a limit."""
 
     async def story(world: World) -> None:
         for _ in range(4):
@@ -51,7 +51,24 @@ def test_a_shorter_service_ends_that_of_connections_that_are_open(settings: dict
 
         assert world.backend.opened == 2
 
-    in_world(story, max_lifetime=1000.0)
+    in_world(story, max_lifetime=1000.0, max_uses=1000)
+
+
+def test_a_limit_of_uses_counts_from_when_it_is_set() -> None:
+    """Without one nobody counts: counting costs every lease something."""
+
+    async def story(world: World) -> None:
+        for _ in range(5):
+            await world.borrow()
+        change(world, max_uses=3)
+        for _ in range(3):
+            assert world.backend.opened == 1
+            await world.borrow()
+        await world.borrow()
+
+        assert world.backend.opened == 2
+
+    in_world(story)
 
 
 def test_a_longer_lifetime_is_that_of_connections_that_are_open_too() -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from tests.mutation.fault import Fault
 from tests.mutation.faults import FAULTS
-from tests.mutation.page import MARK, fuzzer_share, paste, table, verdict
+from tests.mutation.page import MARK, fuzzer_share, table, verdict
 from tests.mutation.trial import Trial, attempt
+from tests.pages import paste
 
 
 def main() -> int:

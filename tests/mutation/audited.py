@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from millpond.testing import FaultKind, guarantees
-from tests.mutation.page import paste
+from tests.pages import paste
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "how-we-know.md"
 MARK: Final = "the auditor"

@@ -10,8 +10,16 @@ BACKENDS: Final = (
         does="lends an idle connection that is known to be closed",
         breaks=(8,),
         file="lease.py",
-        find="usable = now < slot.fresh_until and not pool._is_closed(slot.conn)",
-        put="usable = now < slot.fresh_until",
+        find="if now - slot.returned_at < pool._trusted_s and not is_closed(conn):",
+        put="if now - slot.returned_at < pool._trusted_s:",
+    ),
+    Fault(
+        name="too-old-in-the-short-way",
+        does="puts back and lends the short way whatever its age",
+        breaks=(8,),
+        file="retirement.py",
+        find="    return slot.retire_at - trusted_s(settings)\n",
+        put="    return math.inf\n",
     ),
     Fault(
         name="dead-in-the-hand-over",
@@ -83,7 +91,7 @@ BACKENDS: Final = (
         does="does not count a fresh connection to a demoted node as a failed attempt",
         breaks=(8, 9),
         file="keeping.py",
-        find="            if slot.uses <= 1:",
+        find="            if slot.is_new:",
         put="            if False:",
     ),
     Fault(
@@ -124,7 +132,10 @@ BACKENDS: Final = (
         breaks=(9,),
         file="waiting.py",
         find="        pool._ledger.timed_out += 1\n",
-        put="        pool._ledger.timed_out += 1\n        pool._opener.note_failure(error, now)\n",
+        put=(
+            "        pool._ledger.timed_out += 1\n"
+            "        pool._opener.note_failure(waiter.hold.slot, error, now)\n"
+        ),
     ),
     Fault(
         name="never-recovers",
@@ -139,7 +150,7 @@ BACKENDS: Final = (
         does="lets borrowers wait for a backend that is down",
         breaks=(9,),
         file="breaker.py",
-        find="        if permanent or self.is_half_open or self.failures >= self._failure_threshold:\n",
+        find="        if permanent or is_news or self.failures >= self._failure_threshold:\n",
         put="        if False:\n",
     ),
     Fault(

@@ -110,11 +110,19 @@ ENDINGS: Final = (
         put="                    pass\n",
     ),
     Fault(
+        name="short-way-always-open",
+        does="takes back the short way while the pool is paused, closing, listened to or bound elsewhere",
+        breaks=(10, 12),
+        file="lease.py",
+        find="if now < slot.keep_until and task_of(pool._home) is self.task:",
+        put="if now < slot.keep_until:",
+    ),
+    Fault(
         name="the-dead-are-kept",
         does="never sweeps out of its queue those who left it",
         breaks=(13,),
         file="waiters.py",
-        find="        if len(self._order) - self.live > max(_COMPACT_ABOVE, self.live):\n",
+        find="        if len(self.order) - self.live > max(_COMPACT_ABOVE, self.live):\n",
         put="        if False:\n",
     ),
     Fault(
@@ -122,7 +130,7 @@ ENDINGS: Final = (
         does="never sweeps out the deadlines of those who left",
         breaks=(13,),
         file="waiters.py",
-        find="        if len(self._deadlines) - self.live > max(_COMPACT_ABOVE, self.live):\n",
+        find="        if self.deadlines_kept - self.live > max(_COMPACT_ABOVE, self.live):\n",
         put="        if False:\n",
     ),
     Fault(
@@ -162,7 +170,7 @@ ENDINGS: Final = (
         does="lets the error of a listener through to the borrower",
         breaks=(),
         file="announcing.py",
-        find="                        self.listener_errors += 1\n",
-        put="                        self.listener_errors += 1\n                        raise\n",
+        find="                self.listener_errors += 1\n",
+        put="                self.listener_errors += 1\n                raise\n",
     ),
 )

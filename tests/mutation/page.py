@@ -1,7 +1,6 @@
 """The result as Markdown, put between two marks of a page: numbers there are never typed by hand."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from tests.mutation.fault import Fault
@@ -63,13 +62,3 @@ def _spoken(answer: Answer, fault: Fault) -> str:
     if answer.caught:
         return f"{answer.by}, {answer.took:.0f} s"
     return answer.by or ("not caught" if fault.is_for_the_fuzzer else "not its business")
-
-
-def paste(page: Path, mark: str, text: str) -> None:
-    """Replace what stands on `page` between the marks that name the command `mark`."""
-    begin, end = f"<!-- begin: {mark} -->", f"<!-- end: {mark} -->"
-    before, _, rest = page.read_text(encoding="utf-8").partition(begin)
-    _, found, after = rest.partition(end)
-    if not found:
-        raise ValueError(f"{page} has no {begin} ... {end}")
-    page.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")

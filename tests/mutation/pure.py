@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from tests.mutation.page import paste
+from tests.pages import paste
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 MARK: Final = "make mutmut"

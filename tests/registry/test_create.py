@@ -92,12 +92,6 @@ def test_a_bad_url_is_refused_without_repeating_it(url: str, problem: str) -> No
     assert caught.value.__context__ is None
 
 
-def test_a_url_that_is_no_text_is_a_type_error() -> None:
-    """Its type is named, its value is not."""
-    with pytest.raises(TypeError, match="create_pool\\(\\) needs a URL as text, got bytes"):
-        create_pool(b"postgresql://a:hunter2@db")  # type: ignore[arg-type]
-
-
 def test_settings_that_are_no_record_are_a_type_error() -> None:
     """What would be right is named."""
     with pytest.raises(

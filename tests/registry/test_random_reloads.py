@@ -201,7 +201,7 @@ class Sequence:
             assert allowance is not None
             assert allowance.limit == wanted[name].settings.max_size
             pool = registry.named[name].pool()
-            assert pool._home is pool._here, "a pool that is alone on its allowance lends the short way"
+            assert pool._home is pool._loop, "a pool that is alone on its allowance lends the short way"
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))

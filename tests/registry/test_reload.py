@@ -7,6 +7,7 @@ import pytest
 
 from millpond import PoolClosed, PoolState, PoolTimeout
 from millpond.errors import ConfigError
+from millpond.events import EventKind
 from millpond.registry import UnknownConnection
 from millpond.testing.driver import AccessDenied, BackendDown, Dawdle, Fail, ReadOnly
 from millpond.testing.loop import current
@@ -122,6 +123,37 @@ def test_the_proof_takes_a_place_of_the_old_version_and_never_one_more(seed: int
         await world.registry.wait_closed("a", 1)
         assert world.registry.status().deprecated == ()
         assert world.server("one").peak_live + world.server("two").peak_live <= 3
+
+    in_world(story, seed=seed)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_password_that_has_changed_fails_nobody_while_its_new_version_is_proved(seed: int) -> None:
+    """The old version could open no other: it gives one place for the proof, however many come back."""
+
+    async def story(world: World) -> None:
+        PASSWORDS["one"] = "old"
+        old = one(password="old", pool={"max_size": 4, "min_size": 2})
+        await world.apply(old)
+        closed: list[str] = []
+        world.registry.get_pool("a").add_listener(
+            lambda event: closed.append(str(event)) if event.kind is EventKind.CLOSED else None
+        )
+        is_over = False
+
+        async def borrow_on() -> None:
+            while not is_over:
+                await world.borrow("a", 0.01)
+
+        borrowers = [asyncio.create_task(borrow_on()) for _ in range(8)]
+        await asyncio.sleep(1.0)
+        PASSWORDS["one"] = "new"
+        result = await world.apply(one(password="new", pool={"max_size": 4, "min_size": 2}))
+        assert result.changed == ("a",)
+        assert sum("shed" in each for each in closed) == 1, closed
+        await asyncio.sleep(1.0)
+        is_over = True
+        await asyncio.gather(*borrowers)
 
     in_world(story, seed=seed)
 
@@ -264,6 +296,34 @@ def test_a_name_that_is_gone_is_unknown_and_its_leases_end_well() -> None:
         await handle.initialize()
 
     in_world(story)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_name_that_is_gone_and_comes_back_keeps_to_its_limit(seed: int) -> None:
+    """A file that lost a connection for a moment doubles nothing: leases that are out still count."""
+
+    async def story(world: World) -> None:
+        two = one(pool={"max_size": 2})
+        await world.apply(two)
+        holders = [asyncio.create_task(world.borrow("a", seconds)) for seconds in (1.0, 2.0)]
+        await asyncio.sleep(0.1)
+        for _ in range(2):
+            await world.apply()
+            await world.apply(two)
+            with pytest.raises(PoolTimeout):
+                await world.registry.acquire("a", timeout=0.1)
+        await world.apply(one(pool={"max_size": 3}))
+        third = asyncio.create_task(world.borrow("a", 5.0))
+        await asyncio.sleep(0.5)
+        assert world.server("one").peak_live == 3
+        await asyncio.gather(*holders)
+        both = [asyncio.create_task(world.borrow("a", 0.1)) for _ in range(2)]
+        await asyncio.gather(*both)
+        assert not third.done()
+        assert world.server("one").peak_live == 3
+        await third
+
+    in_world(story, seed=seed)
 
 
 def test_what_the_program_added_stays() -> None:

@@ -1,6 +1,7 @@
 """The JSON Schemas that `millpond schema` prints, against what the loader itself takes and refuses."""
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from millpond.registry.schema import connections_schema
 from tests.cli.command import here
 from tests.registry.known import KINDS
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "quickstart"
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "quickstart"
 RIGHT: Mapping[str, dict[str, Any]] = {
     "by keywords": {
         "type": "postgresql",
@@ -82,6 +84,32 @@ def test_the_examples_are_valid(
     beside = path.with_name(path.name.replace("connections", "webhooks"))
     if beside.exists():
         webhooks.validate(json.loads(beside.read_text()))
+
+
+def samples() -> list[tuple[str, dict[str, Any]]]:
+    """Every configuration that a page of the documentation shows whole, with the page."""
+    pages = [ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("examples/*/README.md")]
+    found = [
+        (str(page.relative_to(ROOT)), json.loads(block))
+        for page in sorted(pages)
+        for block in re.findall(r"^```json\n(.*?)^```", page.read_text(), re.DOTALL | re.MULTILINE)
+    ]
+    return [(page, sample) for page, sample in found if "webhooks" in sample or "type" in str(sample)]
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in samples()}))
+def test_what_the_documentation_shows_is_valid(
+    connections: jsonschema_rs.Validator, webhooks: jsonschema_rs.Validator, page: str
+) -> None:
+    """With references where numbers will be, as they stand there."""
+    for where, sample in samples():
+        if where == page:
+            (webhooks if "webhooks" in sample else connections).validate(sample)
+
+
+def test_the_documentation_shows_both_files() -> None:
+    """Or there would be nothing to validate."""
+    assert {"webhooks" in sample for page, sample in samples() if page == "docs/gateway.md"} == {True, False}
 
 
 def test_a_hook_with_a_fault_is_not_valid(webhooks: jsonschema_rs.Validator) -> None:

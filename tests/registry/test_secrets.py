@@ -18,6 +18,7 @@ from millpond.registry.model import SHORTHANDS, connection_config, kind_model
 from millpond.registry.options import driver_options
 from millpond.settings import setting_fields
 from tests.registry.conftest import bare_driver
+from tests.registry.known import KINDS
 
 Write = Callable[..., str]
 Install = Callable[..., None]
@@ -27,6 +28,7 @@ GOOD: Mapping[str, dict[str, Any]] = {
     "postgresql": {"type": "postgresql", "host": "db", "user": "miller", "password": "grain"},
     "mysql": {"type": "mysql", "host": "db", "user": "miller", "password": "grain"},
     "redis": {"type": "redis", "host": "db", "user": "miller", "password": "grain"},
+    "rabbitmq": {"type": "rabbitmq", "host": "db", "user": "miller", "password": "grain"},
     "grpc": {"type": "grpc", "host": "db"},
     "sqlite": {"type": "sqlite", "database": "mill.db"},
 }
@@ -46,6 +48,11 @@ SHAPES: Mapping[str, Any] = {
     "from the environment": "${PLANTED}",
     "inside": "a${PLANTED}b",
 }
+
+
+def test_every_kind_is_tried_here() -> None:
+    """A new one has secrets, too."""
+    assert set(GOOD) == set(KINDS)
 
 
 def shown(error: BaseException | None) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """Reading configuration files: three formats, one meaning, and faults with their place."""
 
 import os
+import socket
 import sys
 from collections.abc import Callable
 from itertools import pairwise
@@ -10,6 +11,7 @@ import pytest
 
 from millpond.errors import ConfigError
 from millpond.registry.sources import DEEPEST, LARGEST_DOCUMENT, MOST_VALUES, name_fault, read_document
+from millpond.registry.watching import contents
 
 Write = Callable[..., str]
 
@@ -170,7 +172,27 @@ def test_a_file_that_is_not_there_is_named(write: Write) -> None:
     os.mkdir("folder.json")
 
     assert faults("gone.json") == ("cannot be read: No such file or directory",)
-    assert faults("folder.json") == ("cannot be read: Is a directory",)
+    assert faults("folder.json") == ("is not an ordinary file",)
+
+
+@pytest.mark.timeout(10)
+def test_what_is_no_ordinary_file_is_refused_and_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe that nobody writes to would stop the whole service, and some devices never end."""
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe.json")
+    Path("device.json").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket.json")
+
+        found = [faults(name) for name in ("pipe.json", "device.json", "socket.json")]
+
+    assert found == [("is not an ordinary file",)] * 3
+    assert contents(frozenset({Path("pipe.json"), Path("device.json")})) == {
+        Path("pipe.json"): None,
+        Path("device.json"): None,
+    }
 
 
 def test_a_format_is_told_by_the_name_only(write: Write) -> None:

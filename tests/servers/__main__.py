@@ -11,11 +11,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from tests.servers import mariadb, postgres, rabbitmq, redis
+from tests.servers import mariadb, pgbouncer, postgres, rabbitmq, redis
 from tests.servers.server import BinariesMissing
 
 NEEDED: Final[Mapping[str, tuple[Callable[[], Path], str]]] = {
     "MariaDB": (mariadb.find_binaries, mariadb.DEBIAN_PACKAGE),
+    "PgBouncer": (pgbouncer.find_binaries, pgbouncer.DEBIAN_PACKAGE),
     "PostgreSQL": (postgres.find_binaries, postgres.DEBIAN_PACKAGE),
     "RabbitMQ": (rabbitmq.find_binaries, rabbitmq.DEBIAN_PACKAGE),
     "Redis": (redis.find_binaries, redis.DEBIAN_PACKAGE),

@@ -6,12 +6,16 @@ from pathlib import Path
 
 
 def self_signed(directory: Path, *, host: str) -> tuple[Path, Path]:
-    """A certificate that is its own authority and names only `host`, and its key; the directory's owner's."""
+    """A certificate that is its own authority, and its key; the directory's owner's.
+
+    It names `host` and `localhost`, and no address: whoever comes to the address comes to another host.
+    """
     certificate, key = directory / "server.crt", directory / "server.key"
     subprocess.run(
         [
             *("openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"),
-            *("-nodes", "-days", "2", "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}"),
+            *("-nodes", "-days", "2", "-subj", f"/CN={host}"),
+            *("-addext", f"subjectAltName=DNS:{host},DNS:localhost"),
             *("-keyout", str(key), "-out", str(certificate)),
         ],
         check=True,

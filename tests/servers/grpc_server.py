@@ -14,14 +14,17 @@ class GrpcServer(Server):
 
     Args:
         streams: most calls at once on one connection; None: no limit.
+        calls: most calls at once altogether, what is more is refused; None: no limit.
         tls: directory of `server.pem`; None: plain text.
     """
 
     kind = "grpc"
 
-    def __init__(self, *, streams: int | None = None, tls: Path | None = None) -> None:
+    def __init__(
+        self, *, streams: int | None = None, calls: int | None = None, tls: Path | None = None
+    ) -> None:
         super().__init__()
-        self.streams, self.tls = streams, tls
+        self.streams, self.calls, self.tls = streams, calls, tls
 
     def prepare(self) -> None:
         """It needs no files."""
@@ -30,6 +33,7 @@ class GrpcServer(Server):
         """This interpreter, which has the library."""
         program = str(Path(__file__).with_name("grpc_service.py"))
         options = [] if self.streams is None else ["--streams", str(self.streams)]
+        options += [] if self.calls is None else ["--calls", str(self.calls)]
         options += [] if self.tls is None else ["--tls", str(self.tls)]
         return [sys.executable, program, str(self.port), *options]
 

@@ -66,10 +66,11 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("--streams", type=int)
+    parser.add_argument("--calls", type=int, help="how many are served at once; more are refused")
     parser.add_argument("--tls", type=Path, help="directory with server.pem, which holds key and chain")
     chosen = parser.parse_args()
     limits = [("grpc.max_concurrent_streams", chosen.streams)] if chosen.streams else []
-    server = aio.server(options=[("grpc.so_reuseport", 0), *limits])
+    server = aio.server(options=[("grpc.so_reuseport", 0), *limits], maximum_concurrent_rpcs=chosen.calls)
     server.add_generic_rpc_handlers((Service(),))
     address = f"127.0.0.1:{chosen.port}"
     if chosen.tls is None:

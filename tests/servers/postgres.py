@@ -53,6 +53,7 @@ _SETTINGS: Mapping[str, str | int] = {
 _ACCESS = """\
 # TYPE  DATABASE  USER  ADDRESS       METHOD
 local   all       all                 trust
+local   replication  all              trust
 host    all       all   127.0.0.1/32  scram-sha-256
 """
 
@@ -123,6 +124,14 @@ class PostgresTemplate:
         """Make a data directory of one's own."""
         self._run("/bin/cp", "-a", "--reflink=auto", str(self.path), str(target))
 
+    def copy_of(self, primary: "PostgresServer", target: Path) -> None:
+        """Make the data directory of a standby of a running server."""
+        self._run(
+            *("pg_basebackup", "--pgdata", str(target), "--write-recovery-conf", "--wal-method", "stream"),
+            *("--checkpoint", "fast", "--no-sync", "--no-manifest"),
+            *("--host", str(primary.directory), "--port", str(primary.port), "--username", ADMIN),
+        )
+
     def close(self) -> None:
         """Remove it; the servers made from it stay."""
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -152,6 +161,7 @@ class PostgresServer(Server):
         max_connections: how many connections the role `app` may open; the administrator's come on top,
             so that the server's own setting is greater by 3.
         settings: more of postgresql.conf.
+        primary: makes it a hot standby of this server, whose data it copies; it is read-only until `promote`.
     """
 
     kind = "postgres"
@@ -164,10 +174,12 @@ class PostgresServer(Server):
         *,
         max_connections: int = 100,
         settings: Mapping[str, str | int] | None = None,
+        primary: "PostgresServer | None" = None,
     ) -> None:
         super().__init__()
         self.user, self.password, self.database = ROLE, PASSWORD, DATABASE
         self._template = template
+        self._primary = primary
         self._settings = {
             **_SETTINGS,
             "unix_socket_directories": str(self.directory),
@@ -181,7 +193,10 @@ class PostgresServer(Server):
         return self.directory / "pgdata"
 
     def prepare(self) -> None:
-        self._template.copy_to(self.data)
+        if self._primary is None:
+            self._template.copy_to(self.data)
+        else:
+            self._template.copy_of(self._primary, self.data)
         (self.data / "pg_hba.conf").write_text(_ACCESS)
 
     def command(self) -> list[str]:
@@ -239,6 +254,16 @@ class PostgresServer(Server):
             raise ServerFailed(f"{sql!r} failed: {done.stderr.strip()}")
         records = done.stdout.removesuffix("\n").removesuffix(_RECORD)
         return [tuple(record.split(_FIELD)) for record in records.split(_RECORD)] if records else []
+
+    def wait_for_standby(self) -> None:
+        """From now on a commit is confirmed when a standby has it too."""
+        self.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.execute("SELECT pg_reload_conf()")
+
+    def promote(self) -> None:
+        """Make a standby a primary; returns when it is one."""
+        if self.execute("SELECT pg_promote(true, 30)") != [("t",)]:
+            raise ServerFailed("it is not promoted after 30 s")
 
     def connections(self) -> list[Client]:
         """The client connections that are open now, but for the one that asks."""

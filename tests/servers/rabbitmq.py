@@ -298,9 +298,9 @@ class RabbitMQServer(Server):
             f'<<"{USER}">>, <<"{name}">>, <<".*">>, <<".*">>, <<".*">>, <<"{ADMIN}">>), "".'
         )
 
-    def limit_vhost(self, name: str, *, connections: int) -> None:
-        """Let a virtual host have so many connections."""
-        limits = f'[{{<<"max-connections">>, {connections}}}]'
+    def limit_vhost(self, name: str, *, connections: int | None) -> None:
+        """Let a virtual host have so many connections; None: any number."""
+        limits = f'[{{<<"max-connections">>, {-1 if connections is None else connections}}}]'
         self.evaluate(f'ok = rabbit_vhost_limit:set(<<"{name}">>, {limits}, <<"{ADMIN}">>), "".')
 
     def delete_vhost(self, name: str) -> None:

@@ -100,8 +100,8 @@ async def waiters(world: World, count: int) -> list[asyncio.Task[None]]:
 async def two_leases_of_one(world: World) -> None:
     lease = await world.pool.lease()
     other = Lease(world.pool, None)
-    other.slot, other.number, other.since, other.task = lease.slot, 2, 0.0, None
-    slot_of(world).leases.append(other)
+    other.slot, other.since, other.task = lease.slot, 0.0, None
+    slot_of(world).hold, slot_of(world).sharers = None, [lease, other]
 
 
 @breaks("A lease is of one connection, and says so itself")
@@ -119,7 +119,7 @@ async def a_lease_comes_back(world: World) -> None:
     await asyncio.sleep(0.001)
     world.pool._ledger.move(slot, SlotState.BUSY)
     lease.slot = slot
-    slot.leases.append(lease)
+    slot.hold = lease
 
 
 @breaks("Whoever uses a connection of the pool has a lease of it")
@@ -215,7 +215,7 @@ async def serves_the_last_first(world: World) -> None:
 async def serves_a_newcomer(world: World) -> None:
     async with world.pool.acquire():
         await waiters(world, 1)
-        world.pool._ledger.lent += 1
+        world.pool._ledger.ended += 1
         await asyncio.sleep(0.001)
 
 
@@ -223,7 +223,7 @@ async def serves_a_newcomer(world: World) -> None:
 async def turns_the_queue_round(world: World) -> None:
     async with world.pool.acquire():
         await waiters(world, 2)
-        world.pool._ledger.waiters._order.reverse()
+        world.pool._ledger.waiters.order.reverse()
         await waiters(world, 1)
 
 
@@ -243,7 +243,7 @@ async def turns_them_round_on_the_way(world: World) -> None:
     async with world.pool.acquire():
         await waiters(world, 3)
         world.pool._hand_over_waiters(heir)
-        heir._ledger.waiters._order.reverse()
+        heir._ledger.waiters.order.reverse()
         await asyncio.sleep(0.001)
 
 
@@ -451,7 +451,7 @@ async def lends_while_it_is_paused(world: World) -> None:
     await use(world)
     world.pool.pause()
     await asyncio.sleep(0.001)
-    world.pool._ledger.lent += 1
+    world.pool._ledger.ended += 1
 
 
 @breaks("A closing pool goes nowhere but to its end")
@@ -533,7 +533,7 @@ async def never_pings(world: World) -> None:
 )
 async def lends_unseen(world: World) -> None:
     await use(world)
-    slot_of(world).fresh_until = float("inf")
+    world.pool._trusted_s = float("inf")
     await asyncio.sleep(1.0)
     await use(world)
 

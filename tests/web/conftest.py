@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.registry.conftest import install as install
+
 Written = Callable[..., Path]
 
 

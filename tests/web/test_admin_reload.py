@@ -1,7 +1,6 @@
 """What the admin API does: reload, resize, drain, clear, pause, close a version."""
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -169,6 +168,18 @@ def test_what_makes_no_sense_is_422(client: TestClient, path: str, body: Any) ->
     assert client.get("/use").json() == 1
 
 
+@pytest.mark.parametrize(
+    "body", [{"max_size": "planted-secret"}, {"password": "planted-secret"}, ["planted-secret"]]
+)
+def test_what_makes_no_sense_is_not_repeated(client: TestClient, body: Any) -> None:
+    """Somebody may have sent the wrong file; the answer goes through proxies and logs."""
+    answer = client.post("/admin/pools/events/resize", json=body)
+
+    assert answer.status_code == 422
+    assert answer.json()["detail"][0].keys() == {"type", "loc", "msg"}
+    assert "planted-secret" not in answer.text
+
+
 def test_sizes_that_do_not_fit_each_other_are_409(client: TestClient) -> None:
     """What stays decides, not what was asked."""
     answer = client.post("/admin/pools/events/resize", json={"min_size": 5})
@@ -225,18 +236,3 @@ def test_a_token_from_a_file_is_read_at_each_request(connections_file: Written, 
         assert client.get("/admin/status", headers=second).status_code == 200
         token.unlink()
         assert client.get("/admin/status", headers=second).status_code == 403
-
-
-def test_who_gives_wrong_tokens_again_and_again_is_not_heard_for_a_while(
-    connections_file: Written, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """429 with Retry-After, with the right token too; after a minute it may try again."""
-    now = time.monotonic()
-    with client_for(connections_file()) as client:
-        wrong = {"Authorization": "Bearer wrong"}
-        assert [client.get("/admin/status", headers=wrong).status_code for _ in range(10)] == [401] * 10
-        refused = client.get("/admin/status")
-        assert refused.status_code == 429
-        assert 1 <= int(refused.headers["retry-after"]) <= 61
-        monkeypatch.setattr("millpond.web.admin.time.monotonic", lambda: now + 120)
-        assert client.get("/admin/status").status_code == 200

@@ -72,6 +72,18 @@ def test_a_backend_that_is_gone_is_503_and_no_more_is_said(
     assert postgres.password not in caplog.text
 
 
+def test_every_application_says_what_is_wrong_in_its_log(
+    connections_file: Written, postgres: PostgresServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What another one of this process has just said does not make it silent."""
+    path = connections_file(orders=gone(postgres))
+    for _ in range(2):
+        caplog.clear()
+        with TestClient(app_for(path)) as client:
+            client.get("/health/db")
+        assert any(message.startswith("health of orders: ") for message in caplog.messages)
+
+
 def test_both_are_in_the_openapi_document(connections_file: Written) -> None:
     """With models for what they answer."""
     document = app_for(connections_file()).openapi()

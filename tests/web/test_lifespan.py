@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,8 @@ from fastapi.testclient import TestClient
 
 from millpond import ConnectionPoolRegistry
 from millpond.errors import ConfigError, PoolClosed
-from millpond.web import lifespan, opened, registry_of
+from millpond.web import admin_router, lifespan, opened, registry_of
+from millpond.web.admin import TOKEN_VARIABLE
 from tests.web.conftest import Written
 
 
@@ -35,6 +37,45 @@ def test_a_path_is_enough(connections_file: Written) -> None:
     assert seen[0] is not seen[1]
     assert all(registry.status().closed for registry in seen)
     assert not hasattr(app.state, "registry")
+
+
+def test_a_reload_is_of_the_registry_that_runs(connections_file: Written) -> None:
+    """An application that starts again has a new registry, and the admin API is about that one."""
+    app = FastAPI(lifespan=lifespan(connections_file()))
+    app.include_router(admin_router(environ={TOKEN_VARIABLE: "x"}))
+    for name in ("first", "second"):
+        with TestClient(app, headers={"Authorization": "Bearer x"}) as client:
+            connections_file(**{name: {"type": "sqlite", "database": ":memory:"}})
+            answer = client.post("/admin/reload-config")
+
+            assert answer.json()["connections"]["added"] == [name]
+            assert name in app.state.registry.names
+
+
+def test_a_file_is_watched_when_that_is_asked_for(connections_file: Written) -> None:
+    """And no longer than the application runs; the admin API tells of it."""
+    app = FastAPI(lifespan=lifespan(connections_file(), watch=True, debounce=0.05))
+    app.include_router(admin_router(environ={TOKEN_VARIABLE: "x"}))
+    show_names(app)
+    for name in ("first", "second"):
+        with TestClient(app, headers={"Authorization": "Bearer x"}) as client:
+            connections_file(**{name: {"type": "sqlite", "database": ":memory:"}})
+            deadline = time.monotonic() + 15
+            while name not in client.get("/names").json():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+
+            status = client.get("/admin/config-status").json()
+            assert (status["watching"], status["debounce"], status["last"]["trigger"]) == (True, 0.05, "file")
+        assert not hasattr(app.state, "reloader")
+
+
+def test_only_a_file_can_be_watched() -> None:
+    """A registry that was filled by the program came from none."""
+    app = FastAPI(lifespan=lifespan(ConnectionPoolRegistry, watch=True))
+
+    with pytest.raises(ValueError, match="did not come from a file"), TestClient(app):
+        pass
 
 
 def test_an_application_may_have_a_lifespan_of_its_own(connections_file: Written) -> None:

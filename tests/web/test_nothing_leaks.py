@@ -18,13 +18,50 @@ from fastapi import FastAPI
 from millpond.drivers.kinds import Kinds
 from millpond.gateway.service import create_app
 from millpond.registry import ConnectionPoolRegistry
-from millpond.web import add_exception_handlers, connection, lifespan
+from millpond.web import add_exception_handlers, connection, guessing, lifespan
+from tests.registry.conftest import bare_driver
 from tests.registry.known import KINDS
 
 PASSWORD: Final = "Xq7 vPlanted@Grain/%"
 TOKEN: Final = "Zz9PlantedAdmin"
 QUERY: Final = "Yy8PlantedQuery"
 FORMS: Final = ("keywords", "url")
+# Each kind with each library that it has, and one from a package that somebody else has written.
+VARIANTS: Final = (
+    *((kind, None) for kind in KINDS), ("postgresql", "psycopg"), ("mysql", "aiomysql"), ("granary", None),
+)  # fmt: skip
+GRANARY: Final = bare_driver(
+    "granary",
+    "self, *, host='127.0.0.1', port=1, user='', token=None",
+    "self.at, self.words = (host, port), (user, token)",
+    """from urllib.parse import urlsplit, unquote
+        parts = urlsplit(url)
+        words = {"user": parts.username, "token": unquote(parts.password)}
+        return {"host": parts.hostname, "port": parts.port, **words}
+
+    async def connect(self):
+        import asyncio
+        reader, writer = await asyncio.open_connection(*self.at)
+        writer.write(repr(self.words).encode() + b"\\r\\n")
+        try:
+            said = await reader.read(200)
+        finally:
+            writer.transport.abort()
+        raise ConnectionError(f"{self.words} at {self.at}: {said!r}") from RuntimeError(self.words)
+
+    async def ping(self, conn): raise AssertionError
+    async def reset(self, conn): raise AssertionError
+    async def close(self, conn): raise AssertionError
+    def terminate(self, conn): pass
+    def is_closed(self, conn): return True
+    def after_lease(self, conn, error): raise AssertionError
+    def is_permanent(self, error): return False
+    def redact(self, text):
+        for word in self.words:
+            text = text.replace(word, "***") if word else text
+        return text
+""",
+)
 # What an error may repeat of it: as it is, quoted for a URL, in Python's own spelling, in part.
 TRACES: Final = (PASSWORD, quote(PASSWORD, safe=""), "vPlanted", TOKEN, QUERY)
 
@@ -89,11 +126,11 @@ async def served(serve: Serve | None) -> AsyncIterator[int]:
     await asyncio.gather(*clients, return_exceptions=True)
 
 
-def configured(kind: str, port: int, form: str) -> dict[str, Any]:
+def configured(kind: str, library: str | None, port: int, form: str) -> dict[str, Any]:
     """A right configuration of this kind, with every secret that it takes."""
     driver = Kinds().get(kind)
     pool = {"connect_timeout": 0.1, "connect_retries": 0, "acquire_timeout": 0.3, "min_size": 0}
-    common = {"pool": pool, "type": kind}
+    common = {"pool": pool, "type": kind, **({"library": library} if library else {})}
     if kind == "sqlite":
         return {**common, "database": "/proc/no-such-place/x.db"}
     secrets = dict.fromkeys(driver.secret_options, PASSWORD)
@@ -167,16 +204,26 @@ async def pages(registry: ConnectionPoolRegistry, said: list[str]) -> None:
 
 @pytest.mark.parametrize("server", SERVERS)
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "library"), VARIANTS)
 async def test_no_secret_comes_out_when_everything_fails(
-    kind: str, form: str, server: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    kind: str,
+    library: str | None,
+    form: str,
+    server: str,
+    tmp_path: Path,
+    install: Callable[..., None],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Errors with all they hang on, logs of every library, pages, events, snapshots, pickles."""
     caplog.set_level(logging.DEBUG)
+    monkeypatch.setattr(guessing, "_HELD_S", 0.0)
+    if kind == "granary":
+        install("granary_pool", "granary", GRANARY)
     said: list[str] = []
     async with served(SERVERS[server]) as port:
         path = tmp_path / "connections.json"
-        path.write_text(json.dumps({"events": configured(kind, port, form)}))
+        path.write_text(json.dumps({"events": configured(kind, library, port, form)}))
         async with ConnectionPoolRegistry.from_file(path) as registry:
             await everything_fails(registry, said)
         if server == "babbles":

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from millpond._core.alarm import STALLED_S
 from millpond._core.calls import FAULTS
@@ -16,10 +15,12 @@ from millpond._core.opening import HEDGE_S
 from millpond.events import CloseReason, Event, EventKind, Listener
 
 if TYPE_CHECKING:
+    from millpond._core.lease import Hold
     from millpond._core.pool import ConnectionPool
     from millpond._core.slot import Slot
 
 logger = logging.getLogger("millpond")
+_new_event: Final = tuple.__new__  # a third of what calling Event costs, which looks for defaults
 
 
 class Announcer:
@@ -42,18 +43,23 @@ class Announcer:
         return child
 
     @property
-    def is_needed(self) -> bool:
-        """True while somebody listens or watches: then no lease may pass unannounced."""
-        return bool(self._listeners or self._watchers)
+    def is_watched(self) -> bool:
+        """True while somebody waits for a condition: then no lease may pass unnoticed."""
+        return bool(self._watchers)
+
+    @property
+    def is_heard(self) -> bool:
+        """True while somebody listens: then every lease is to be told of."""
+        return bool(self._listeners)
 
     def add(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every event from now on; returns a function that ends this."""
         self._listeners = (*self._listeners, listener)
-        self._pool._refresh_plain()
+        self._pool._be_heard()
 
         def remove() -> None:
             self._listeners = tuple(each for each in self._listeners if each is not listener)
-            self._pool._refresh_plain()
+            self._pool._be_heard()
 
         return remove
 
@@ -86,7 +92,7 @@ class Announcer:
         return True
 
     def tell(
-        self, kind: EventKind, *, slot: Slot | None = None, lease: int = 0,
+        self, kind: EventKind, *, slot: Slot | None = None, hold: Hold[Any] | None = None,
         reason: CloseReason | str | None = None, seconds: float = 0.0, detail: str = "",
     ) -> None:  # fmt: skip
         """Note an event, to be told by `settle`; without listeners there is none."""
@@ -95,29 +101,54 @@ class Announcer:
             return
         self._sequence += 1
         number = 0 if slot is None else slot.number
+        lease = 0 if hold is None else hold.number
         generation = pool._ledger.generation
         event = Event(kind, self._sequence, pool.name, generation, number, lease, reason, seconds, detail)
         self._outbox.append(event)
 
+    def tell_at_once(self, kind: EventKind, slot: Slot, hold: Hold[Any], seconds: float) -> None:
+        """Do what `tell` and `settle` do, for a lease begun or ended in passing: nothing else has changed."""
+        if not self._listeners:
+            return
+        if self._telling or self._outbox:
+            self.tell(kind, slot=slot, hold=hold, seconds=seconds)
+            self.settle()
+            return
+        pool = self._pool
+        self._sequence += 1
+        facts = (
+            kind, self._sequence, pool.name, pool._ledger.generation, slot.number, hold.number, None,
+            seconds, "",
+        )  # fmt: skip
+        self._telling = True
+        try:
+            self._deliver(_new_event(Event, facts))
+        finally:
+            self._telling = False
+        if self._outbox:
+            self.settle()
+
+    def _deliver(self, event: Event) -> None:
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except FAULTS:
+                self.listener_errors += 1
+                logger.exception("%s: a listener raised on %s", self._pool.name, event.kind.value)
+
     def settle(self) -> None:
         """The books are closed: wake who watches, then tell who listens."""
         pool = self._pool
-        for watcher in list(self._watchers.values()):
-            _resolve(watcher)
-        pool._fewest_idle = sys.maxsize
+        if self._watchers:
+            for watcher in list(self._watchers.values()):
+                _resolve(watcher)
         pool._refresh_plain()
         if not self._outbox or self._telling:
             return
         self._telling = True
         try:
             while self._outbox:
-                event = self._outbox.popleft()
-                for listener in self._listeners:
-                    try:
-                        listener(event)
-                    except FAULTS:
-                        self.listener_errors += 1
-                        logger.exception("%s: a listener raised on %s", pool.name, event.kind.value)
+                self._deliver(self._outbox.popleft())
         finally:
             self._telling = False
 

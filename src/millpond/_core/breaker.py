@@ -51,12 +51,20 @@ class Breaker:
         if failure_threshold is None or (self.is_half_open and self._successes >= success_threshold):
             self._enter(BreakerState.CLOSED)
 
-    def connect_failed(self, *, permanent: bool) -> None:
-        """Count a failed attempt; a permanent one opens at once."""
-        self.failures += 1
+    def connect_failed(self, *, permanent: bool, is_known: bool = False) -> None:
+        """Count a failed attempt; a permanent one opens at once.
+
+        Args:
+            permanent: trying again cannot help.
+            is_known: one that was under way together with it has been counted: it is the same failure.
+        """
+        if not is_known:
+            self.failures += 1
         if self._failure_threshold is None:
             return
-        if permanent or self.is_half_open or self.failures >= self._failure_threshold:
+        is_news = self.is_half_open and not is_known
+        # Asked of a failure that is known too: the threshold may have been lowered since it was counted.
+        if permanent or is_news or self.failures >= self._failure_threshold:
             self._enter(BreakerState.OPEN)
 
     def connect_succeeded(self) -> None:

@@ -12,6 +12,7 @@ from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
 
 from millpond._core.alarm import STALLED_S
+from millpond._core.whereabouts import clock_of
 
 T = TypeVar("T")
 
@@ -36,10 +37,14 @@ class Call(Generic[T]):
     the error, or with `CallTimeout`. A call that ignores its cancellation for
     `GRACE_S` is abandoned: `on_end` is called then, and `on_late(call, result)`
     whenever the task does end, with what it brought (None after an error).
+
+    `in_passing`, where somebody has set it, is asked first about a call that
+    ended well and in time: True when it has seen to everything, and `on_end`
+    is not called.
     """
 
     __slots__ = ("_due", "_loop", "_on_end", "_on_late", "_task", "_timeout", "_timer", "aborted", "ended",
-                 "started_at", "timed_out", "verb")  # fmt: skip
+                 "in_passing", "started_at", "timed_out", "verb")  # fmt: skip
 
     def __init__(
         self,
@@ -60,7 +65,8 @@ class Call(Generic[T]):
         self.ended = False
         self.timed_out = False
         self.aborted = False
-        self.started_at = loop.time()
+        self.in_passing: Callable[[Call[T]], bool] | None = None
+        self.started_at = clock_of(loop)()
         self._due = self.started_at + timeout
         empty = Context()
         # Not loop.create_task: an eager task factory would run driver code inside our bookkeeping.
@@ -137,6 +143,8 @@ class Call(Generic[T]):
             self._on_late(self, result)
             return
         self.ended = True
+        if error is None and not self.timed_out and self.in_passing is not None and self.in_passing(self):
+            return
         self._on_end(self, result, error)
 
     def _timeout_error(self) -> CallTimeout:

@@ -7,7 +7,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from millpond._core.calls import FAULTS
-from millpond._core.retirement import fresh_until, reason_to_retire
+from millpond._core.retirement import reason_to_retire, trusted_from
 from millpond._core.slot import UNFIT, Slot, SlotState
 from millpond.errors import describe
 from millpond.events import CloseReason, EventKind
@@ -71,7 +71,7 @@ class Keeper:
                 self.retire(slot, CloseReason.IDLE)
                 return
             self.retire(pool._idle[0], CloseReason.IDLE)
-        slot.fresh_until = fresh_until(slot, pool.settings)
+        slot.trust_from(trusted_from(slot, pool.settings))
         ledger.park(slot, keep_place=keep_place)
 
     def retire(self, slot: Slot, reason: CloseReason) -> None:
@@ -128,8 +128,8 @@ class Keeper:
         if slot.generation == pool._ledger.generation:
             pool._opener.suspicious = True
             self.new_generation(0.0)
-            if slot.uses <= 1:  # a fresh connection found unfit: the next attempt may wait for the backoff
-                pool._opener.note_failure(error or ConnectionError("unfit"), pool._now())
+            if slot.is_new:  # a fresh connection found unfit: the next attempt may wait for the backoff
+                pool._opener.note_failure(slot, error or ConnectionError("unfit"), pool._now())
 
     def new_generation(self, spread: float) -> None:
         """From now on no connection of today is lent; idle ones go at once, or over `spread` seconds."""
@@ -189,13 +189,13 @@ class Keeper:
             self.retire(parked[0], parked[0].doom or CloseReason.SHRUNK)
 
     def shed(self) -> None:
-        """Other pools on the shared allowance need places: give up what is idle, one goodbye at a time."""
+        """Other pools on the shared allowance need places: give up what is idle."""
         while self._shed_one():
             pass  # it was cut, and its place may not have been enough
 
     def _shed_one(self) -> bool:
         pool = self._pool
-        may = not pool._ledger.closing and pool.state not in (PoolState.CLOSING, PoolState.CLOSED)
+        may = pool.state not in (PoolState.CLOSING, PoolState.CLOSED)
         parked = [*pool._ledger.doomed_idle[:1], *pool._idle[:1]]
         if not (may and parked and self._should_yield()):
             return False
@@ -205,10 +205,14 @@ class Keeper:
         return True
 
     def _should_yield(self) -> bool:
-        """Does another pool on the shared allowance need the place of a connection that is free now?"""
+        """Does another pool on the shared allowance need the place of a connection that is free now?
+
+        One goodbye at a time: the place of what is closing goes to whoever wants one, and the allowance
+        cannot know before it is free: all that come back in one turn would be given up for one who waits.
+        """
         pool = self._pool
         ledger = pool._ledger
-        if ledger.allowance is None:
+        if ledger.allowance is None or ledger.closing:
             return False
         above_floor = ledger.live > pool.settings.min_size
         return ledger.allowance.should_yield(pool, ledger.waiters.oldest_at, above_floor=above_floor)

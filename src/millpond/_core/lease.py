@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import inspect
+import math
+import types
+from collections.abc import Awaitable, Coroutine, Generator, Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, Generic, NoReturn, TypeVar, cast
 
 from millpond._core.calls import FAULTS
 from millpond._core.slot import Slot, SlotState
 from millpond._core.whereabouts import here, task_of
 from millpond.driver import Verdict
 from millpond.errors import ReleaseError
+from millpond.events import EventKind
 from millpond.settings import Timeout
 
 if TYPE_CHECKING:
@@ -23,8 +27,53 @@ NOTED: Final = 255  # so many hold times are noted before they are counted
 _BUSY: Final = SlotState.BUSY
 _IDLE: Final = SlotState.IDLE
 _KEEP: Final = Verdict.KEEP
-ASKING: Final = Slot(0, -1)  # stands in `slot` while a lease is asked for, and when that failed
-_SPENT: Final = Slot(0, -1)  # stands in `slot` once a lease is over: a lease is used once
+_NEVER: Final = -math.inf
+UNASKED: Final = Slot(0, -1)  # stands in `slot` before a lease is asked for
+ASKING: Final = Slot(0, -1)  # stands in `slot` while it is asked for, and when that failed
+_SPENT: Final = Slot(0, -1)  # stands in `slot` once it is over: a lease is used once
+_STAND_INS: Final = (UNASKED, ASKING, _SPENT)
+
+
+@types.coroutine
+def _nothing_to_do() -> Generator[Any, Any, None]:
+    return
+    yield
+
+
+DONE: Final = _nothing_to_do()
+"""What has been done already, for `async with` to await.
+
+A generator that has come to its end answers every `await` at once, with None,
+so one serves all: a coroutine for every release costs a tenth of a lease.
+"""
+TOLD: Final = _nothing_to_do()
+"""Likewise, where whoever listens has been told of it too."""
+for _finished in (DONE, TOLD):
+    next(_finished, None)
+
+
+class Released(Coroutine[Any, Any, None]):
+    """What `pool.release()` returns: it is done. May be awaited, or made a task of, any number of times."""
+
+    __slots__ = ()
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        return _NO_STEPS  # type: ignore[return-value]
+
+    def send(self, value: object, /) -> NoReturn:
+        """End at once."""
+        raise StopIteration
+
+    def throw(self, kind: Any, value: Any = None, trace: Any = None, /) -> NoReturn:
+        """Raise what is given."""
+        raise kind if value is None else value
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+_NO_STEPS: Final[Iterator[Any]] = iter(())
+RELEASED: Final = Released()
 
 
 class Hold(Generic[C]):
@@ -33,25 +82,42 @@ class Hold(Generic[C]):
     Attributes:
         pool: the pool it is (or will be) served by; waiters can move to another.
         timeout: seconds that acquiring may take.
-        slot: the place held; None before, a stand-in while it is asked for and once the lease is over.
+        slot: the place held; a stand-in before, while it is asked for, and once the lease is over.
         explicit: True when `pool.release(conn)` may end it.
+        is_told: it has gone the long way, which tells whoever listens.
         since: when the lease began.
         task: the task that began it, or None outside of one.
-        number: counts the pool's leases, from 1.
 
-    The last three are set when the lease begins: an object is made for every
-    lease, and what it does not set costs nothing.
+    The last two are set when the lease begins, `is_told` where it matters: an
+    object is made for every lease, and what it does not set costs nothing.
     """
 
-    __slots__ = ("explicit", "number", "pool", "since", "slot", "task", "timeout")
+    __slots__ = ("_number", "explicit", "is_told", "pool", "since", "slot", "task", "timeout")
 
     pool: ConnectionPool[C]
     timeout: Timeout
-    slot: Slot | None
+    slot: Slot
     explicit: bool
+    is_told: bool
     since: float
     task: asyncio.Task[Any] | None
-    number: int
+    _number: int
+
+    @property
+    def number(self) -> int:
+        """Tells the leases of a pool apart, from 1; one begun in passing gets it when somebody looks."""
+        try:
+            if number := self._number:
+                return number
+        except AttributeError:
+            pass
+        # Two threads that ask at once may be told two numbers; the later one stays.
+        self.number_now()
+        return self._number
+
+    def number_now(self) -> None:
+        """Take the next number: a lease begins."""
+        self._number = next(self.pool._ledger.lease_numbers)
 
     def close_books(self) -> None:
         """The lease is over; this object gives nothing any more."""
@@ -60,7 +126,65 @@ class Hold(Generic[C]):
     @property
     def is_out(self) -> bool:
         """True from the beginning of the lease to its end."""
-        return self.slot is not None and self.slot is not ASKING and self.slot is not _SPENT
+        return self.slot not in _STAND_INS
+
+    def _begin(self) -> Generator[Any, Any, C]:
+        pool = self.pool
+        idle = pool._idle
+        # The way of a lease that nobody has to wait for. Whatever is unusual is left to the long way.
+        # What is called is looked up first: calling an attribute of an object costs half as much again.
+        if (
+            idle
+            and self.slot is UNASKED
+            and (task := task_of(pool._home)) is not None
+            and here() == pool._here
+        ):
+            slot = idle.pop()
+            clock, is_closed, conn = pool._now, pool._is_closed, slot.conn
+            try:
+                now = clock()
+                if now - slot.returned_at < pool._trusted_s and not is_closed(conn):
+                    slot.state = _BUSY
+                    self.slot = slot
+                    self.since = now
+                    self.task = task
+                    slot.hold = self  # last: from now on other threads see who holds it
+                    return conn  # type: ignore[no-any-return]
+            except FAULTS:
+                pass  # the long way asks again, says so in the log, and sends the connection off
+            except BaseException:
+                idle.append(slot)
+                raise
+            idle.append(slot)
+        waiter = pool._lender.ask(self)
+        while waiter is not None:
+            try:
+                error = yield from waiter.future
+            except BaseException:
+                self.pool._waiting.forsake(waiter)
+                raise
+            if error is not None:
+                raise error
+            slot = self.slot
+            if slot.keep_until > _NEVER and not self.pool._keeper.gone(slot.conn):
+                break  # as ask_again would say, asked in one way only: it is sound, and it lives
+            waiter = self.pool._lender.ask_again(self, waiter)
+        return self.slot.conn  # type: ignore[no-any-return]
+
+    if TYPE_CHECKING:
+
+        async def begin(self) -> C:
+            """Get a connection, whatever that takes."""
+    else:
+        # The same function twice: as a coroutine for `async with`, and bare for `await`, which would need
+        # a second object around a coroutine. A real one: to make a task of it, CPython 3.12 asks for that.
+        begin = types.FunctionType(
+            _begin.__code__.replace(
+                co_flags=_begin.__code__.co_flags & ~inspect.CO_GENERATOR | inspect.CO_COROUTINE
+            ),
+            globals(),
+            "begin",
+        )
 
 
 class Acquire(Hold[C]):
@@ -68,66 +192,91 @@ class Acquire(Hold[C]):
 
     __slots__ = ()
 
-    async def __aenter__(self) -> C:
-        pool = self.pool
-        idle = pool._idle
-        # The way of a lease that nobody has to wait for. Whatever is unusual is left to the long way.
-        if idle and self.slot is None:
-            task = task_of(pool._loop)
-            if task is not None and here() == pool._home:
-                slot = idle[-1]
-                now = pool._now()
-                try:
-                    usable = now < slot.fresh_until and not pool._is_closed(slot.conn)
-                except FAULTS:
-                    usable = (
-                        False  # the long way asks again, says so in the log, and sends the connection off
-                    )
-                if usable:
-                    del idle[-1]
-                    slot.state = _BUSY
-                    slot.uses += 1
-                    self.slot = slot
-                    self.since = now
-                    self.task = task
-                    if len(idle) < pool._fewest_idle:
-                        pool._lender.note_peak()
-                    ledger = pool._ledger
-                    ledger.lent = self.number = ledger.lent + 1
-                    slot.leases.append(self)  # last: from now on other threads see who holds it
-                    return cast("C", slot.conn)
-        return cast("C", await pool._lender.acquire(self))
-
-    async def __aexit__(
+    def _end(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    ) -> Awaitable[None]:
         pool = self.pool
-        slot = self.slot
-        verdict: Verdict | None = None
-        if error is None and slot is not None and slot.state is _BUSY and here() == pool._home:
-            try:
-                verdict = pool._after_lease(slot.conn, None)
-            except FAULTS as fault:
-                verdict = pool._lender.no_verdict(fault)
-            now = pool._now()
-            if verdict is _KEEP and now < slot.retire_at and slot.uses < slot.plain_uses:
+        if error is None:
+            slot = self.slot
+            clock = pool._now
+            now = clock()
+            # Not in time: too old soon, new, soiled, cut meanwhile, or no lease. Another task: maybe another
+            # thread or loop. No task: the pool has more to do than this (and who has none gets no time).
+            if now < slot.keep_until and task_of(pool._home) is self.task:
+                after_lease = pool._after_lease
+                try:
+                    verdict = after_lease(slot.conn, None)
+                except FAULTS as fault:
+                    verdict = pool._lender.no_verdict(fault)
+                except BaseException:  # the program is to end: nobody can vouch for the connection
+                    pool._lender.end(self, None, discard=True)
+                    raise
+                if verdict is not _KEEP:
+                    pool._lender.end(self, None, verdict=verdict)
+                    return TOLD
                 self.slot = _SPENT
-                slot.leases.clear()
-                slot.proved_at = now
+                slot.returned_at = now
                 held = pool._held
                 held.append(now - self.since)
                 if len(held) > NOTED:
                     pool._hold_times.fold()
-                if pool._queue.live and (waiter := pool._queue.take()) is not None:
+                if pool._order and (waiter := pool._queue.take()) is not None:
                     pool._lender.pass_on(slot, waiter, now)
-                    return
+                    return DONE
+                slot.hold = None
                 slot.state = _IDLE
-                slot.idle_since = now
-                fresh_until = now + pool._trusted_s
-                slot.fresh_until = fresh_until if fresh_until < slot.retire_at else slot.retire_at
+                slot.was_lent = True
                 pool._idle.append(slot)
-                return
-        pool._lender.end(self, error, verdict=verdict)
+                return DONE
+        pool._lender.end(self, error)
+        return TOLD
+
+    if TYPE_CHECKING:
+
+        async def __aenter__(self) -> C: ...
+        async def __aexit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None: ...
+    else:
+        __aenter__ = Hold.begin
+        __aexit__ = _end
+
+    def __await__(self) -> Generator[Any, None, C]:
+        self.explicit = True
+        return self._begin()
+
+
+class Heard(Acquire[C]):
+    """What `pool.acquire()` returns while somebody listens: the same, and what happens in passing is told."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> C:
+        if self.slot is UNASKED:
+            self.is_told = False
+            self._number = 0  # to come: a missing one takes an exception, a third of a listener's cost
+        conn = await self.begin()
+        if not self.is_told:
+            try:
+                self.pool._announcer.tell_at_once(EventKind.LENT, self.slot, self, 0.0)
+            except BaseException as error:
+                self.pool._lender.end(self, error)
+                raise
+        return conn
+
+    def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Awaitable[None]:
+        pool = self.pool
+        slot = self.slot
+        if pool._order:  # to be told before the one who gets it is
+            pool._lender.end(self, error)
+        elif super()._end(kind, error, trace) is not TOLD:
+            pool._announcer.tell_at_once(EventKind.RETURNED, slot, self, slot.returned_at - self.since)
+        return DONE
+
+    if not TYPE_CHECKING:
+        __aexit__ = _end
 
     def __await__(self) -> Generator[Any, None, C]:
         self.explicit = True
@@ -145,7 +294,7 @@ class Lease(Hold[C]):
     def __init__(self, pool: ConnectionPool[C], timeout: Timeout) -> None:
         self.pool = pool
         self.timeout = timeout
-        self.slot = None
+        self.slot = UNASKED
         self.explicit = False
 
     @property
@@ -159,7 +308,6 @@ class Lease(Hold[C]):
             raise ReleaseError(
                 self.pool.name, why="this lease is over; its connection may be somebody else's"
             )
-        assert self.slot is not None  # noqa: S101 - is_out
         return cast("C", self.slot.conn)
 
     def release(self, error: BaseException | None = None) -> None:

@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from bisect import insort
 from collections import Counter
+from itertools import count, takewhile
 from typing import TYPE_CHECKING, Any
 
 from millpond._core.slot import Slot, SlotState
 from millpond._core.waiters import Waiter, WaiterState, WaitQueue
 from millpond.errors import InvariantBroken
 from millpond.events import CloseReason
+from millpond.status import Histogram
 
 if TYPE_CHECKING:
     from millpond._core.allowance import Allowance, Member
     from millpond._core.lease import Hold
+
+
+# An attribute of an enum class is looked up more slowly than a global.
+_OPENING, _IDLE, _BUSY = SlotState.OPENING, SlotState.IDLE, SlotState.BUSY
+_TENDING, _CLOSING = SlotState.TENDING, SlotState.CLOSING
 
 
 class Ledger:
@@ -44,9 +51,13 @@ class Ledger:
         self.opening = self.tending = self.closing = 0
         self.opened = 0
         self.closed: Counter[CloseReason] = Counter()
-        self.lent = 0  # leases begun: at once or by hand-over
-        self.handed = 0  # of these, by hand-over
+        self.hold_times = Histogram()  # of leases that have ended
+        self.ended = 0  # leases that ended the long way; the short way only notes its hold time
+        self.handed = 0  # leases begun by hand-over
         self.unlent = 0  # of these, never used: the borrower was cancelled meanwhile
+        self._peak_busy = 0
+        self._lent_before = 0
+        self.lease_numbers = count(1)  # for leases that somebody looks at
         self.queued = 0  # requests that could not be served at once
         self.timed_out = self.left_early = self.refused = self.failed = 0
         self._last_number = 0
@@ -108,6 +119,47 @@ class Ledger:
         """Leases that are out."""
         return sum(len(slot.leases) for slot in tuple(self.slots.values()))
 
+    @property
+    def lent(self) -> int:
+        """Leases begun, ever: those that have ended, and those that are out; nothing is counted twice.
+
+        The short way counts nothing but the hold time it notes. Another thread
+        may miss a lease that ends just now, so what was said once is not taken back.
+        """
+        ended = self.ended + self.hold_times.noted
+        out = sum(len(slot.leases) for slot in tuple(self.by_id.values()))
+        self._lent_before = max(self._lent_before, ended + out)
+        return self._lent_before
+
+    @property
+    def peak_busy(self) -> int:
+        """The most connections that were busy at once."""
+        return max(self._peak_busy, self.busy + self._lent_and_back)
+
+    @property
+    def _lent_and_back(self) -> int:
+        """How many of those on the shelf were lent since the last `note_peak`; they lie on top."""
+        return sum(1 for _ in takewhile(lambda slot: slot.was_lent, reversed(self.idle.copy())))
+
+    def note_peak(self) -> None:
+        """Remember how many were busy at once. Asked before and after every change but the short way's.
+
+        The short way takes from the top of the shelf and puts back on top, and
+        only marks what it took: those it marked were all out at some instant,
+        together with those that are out now.
+        """
+        idle = self.idle
+        parked = len(idle) + len(self.doomed_idle)
+        busy = len(self.slots) - self.opening - parked - self.tending - self.closing
+        if idle and idle[-1].was_lent:
+            for slot in reversed(idle):
+                if not slot.was_lent:
+                    break
+                slot.was_lent = False
+                busy += 1
+        if busy > self._peak_busy:
+            self._peak_busy = busy
+
     # -- the door in ----------------------------------------------------------------------------
 
     def begin_opening(self, now: float, *, urgent: bool) -> Slot | None:
@@ -135,38 +187,43 @@ class Ledger:
 
     def move(self, slot: Slot, state: SlotState) -> None:
         """Enter `state` and keep the counts; leaves the shelves it stood on."""
+        self.note_peak()
         self._leave(slot)
         slot.move(state)
-        if state is SlotState.TENDING:
+        if state is _TENDING:
             self.tending += 1
-        elif state is SlotState.CLOSING:
+        elif state is _CLOSING:
             self.closing += 1
 
     def _leave(self, slot: Slot) -> None:
-        match slot.state:
-            case SlotState.OPENING:
-                self.opening -= 1
-            case SlotState.TENDING:
-                self.tending -= 1
-            case SlotState.CLOSING:
-                self.closing -= 1
-            case SlotState.IDLE:
-                (self.idle if slot.doom is None else self.doomed_idle).remove(slot)
-            case SlotState.BUSY:
+        state = slot.state
+        if state is _BUSY:
+            if self.roomy:
                 self.roomy.pop(slot.number, None)
-            case SlotState.GONE:
-                pass
+        elif state is _IDLE:
+            shelf = self.idle if slot.doom is None else self.doomed_idle
+            if shelf[-1] is slot:
+                shelf.pop()
+            else:
+                shelf.remove(slot)
+        elif state is _TENDING:
+            self.tending -= 1
+        elif state is _OPENING:
+            self.opening -= 1
+        elif state is _CLOSING:
+            self.closing -= 1
 
     def park(self, slot: Slot, *, keep_place: bool = False) -> None:
         """Make it idle: warmest, or where its idle time puts it when it was only pinged."""
         self.move(slot, SlotState.IDLE)
-        if keep_place:
+        if keep_place and self.idle and self.idle[-1].idle_since > slot.idle_since:
             insort(self.idle, slot, key=lambda each: each.idle_since)
         else:
             self.idle.append(slot)
 
     def doom_idle(self, slot: Slot, reason: CloseReason) -> None:
         """Take an idle connection off the shelf; it stays open until somebody closes it."""
+        self.note_peak()
         self.idle.remove(slot)
         slot.condemn(reason)
         self.doomed_idle.append(slot)
@@ -175,19 +232,34 @@ class Ledger:
         """Begin a lease on a slot that is idle, opened, tended or has room."""
         if slot.state is not SlotState.BUSY:
             self.move(slot, SlotState.BUSY)
-        slot.leases.append(hold)
         slot.uses += 1
-        self.lent += 1
-        self.note_room(slot)
+        if self.leases_per_connection == 1:
+            slot.hold = hold
+        else:
+            slot.sharers.append(hold)
+            self.note_room(slot)
+        self.note_peak()
+
+    def count_uses(self, *, was_counting: bool) -> None:
+        """A limit of uses was set or changed; without one, nobody has counted so far."""
+        if not was_counting:
+            for slot in self.slots.values():
+                slot.uses = len(slot.leases)
 
     def end_lease(self, slot: Slot, hold: Hold[Any]) -> None:
         """Strike a lease out; the slot stays BUSY until the caller moves it on."""
-        slot.leases.remove(hold)
+        if slot.hold is hold:
+            slot.hold = None
+        else:
+            slot.sharers.remove(hold)
+        self.ended += 1
 
     def note_room(self, slot: Slot) -> None:
         """Keep the list of busy connections that may take one more lease."""
+        if self.leases_per_connection == 1:
+            return
         if (
-            slot.state is SlotState.BUSY
+            slot.state is _BUSY
             and 0 < len(slot.leases) < self.leases_per_connection
             and slot.doom is None
             and not slot.needs_reset
@@ -206,6 +278,7 @@ class Ledger:
         """Forget a slot; its place is free."""
         had_connection = slot.conn is not None
         self.move(slot, SlotState.GONE)
+        slot.close_short_way()  # whoever still has it
         del self.slots[slot.number]
         if had_connection:
             self.closed[reason] += 1

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from millpond._core.calls import FAULTS
-from millpond._core.lease import ASKING, NOTED
-from millpond._core.retirement import reason_to_retire
+from millpond._core.lease import ASKING, NOTED, UNASKED, Heard
+from millpond._core.retirement import fresh_until, keep_until, reason_to_retire
 from millpond._core.slot import Slot, SlotState
 from millpond._core.waiters import Waiter, WaiterState
 from millpond._core.whereabouts import here, task_of
@@ -32,58 +31,55 @@ class Lender:
     def __init__(self, pool: ConnectionPool[Any]) -> None:
         self._pool = pool
 
-    async def acquire(self, hold: Hold[C]) -> C:
-        """The way of an acquire that is not served in passing; small, for it lives as long as the wait."""
-        waiter = self._ask(hold)
-        while waiter is not None:
-            try:
-                error = await waiter.future
-            except BaseException:
-                hold.pool._waiting.forsake(waiter)
-                raise
-            if error is not None:
-                raise error
-            waiter = hold.pool._lender._ask_again(hold, waiter)
-        assert hold.slot is not None  # noqa: S101 - it was given one, or an error was raised
-        return cast("C", hold.slot.conn)
-
-    def _ask(self, hold: Hold[Any]) -> Waiter | None:
-        """Lend at once (None), or queue."""
+    def ask(self, hold: Hold[Any]) -> Waiter | None:
+        """Lend at once (None), or queue; who is waiting waits for the waiter's future, then asks again."""
         pool = self._pool
-        task = task_of(pool._loop) if here() == pool._home else None
-        if task is None:  # the mark alone does not tell a loop that ended from the one that runs here now
+        task = task_of(pool._home)
+        is_plain = task is not None and here() == pool._here
+        if not is_plain:
+            # The mark alone does not tell a loop that ended from the one that runs here now.
             if pool._heir is not None:
                 hold.pool = pool._last_heir()
-                return hold.pool._lender._ask(hold)
+                return hold.pool._lender.ask(hold)
             pool._enter()
-            task = asyncio.current_task()
-        self._refuse_misuse(hold)
+            task = task_of(pool._loop)
+        if hold.slot is not UNASKED or pool._ledger.leases_per_connection > 1:
+            self._refuse_misuse(hold)
         timeout = hold.timeout
         timeout = pool.settings.acquire_timeout if timeout is UNSET else seconds(timeout)
         hold.slot = ASKING
+        hold.is_told = True
         hold.task = task
         now = pool._now()
+        if (
+            is_plain
+            and not pool._idle
+            and pool._ledger.is_used_up
+            and pool.settings.max_waiting is None
+            and not pool._announcer.is_heard
+        ):
+            # Nothing can be refused, told or begun: there is only the queue.
+            return pool._waiting.join_plainly(hold, now, None if timeout is None else now + timeout)
         if (
             pool.state is PoolState.OPEN
             and pool._ledger.waiters.first() is None
             and (slot := self.find(now)) is not None
         ):
             self._begin_lease(slot, hold, now)
-            pool._announcer.tell(EventKind.LENT, slot=slot, lease=hold.number)
+            pool._announcer.tell(EventKind.LENT, slot=slot, hold=hold)
             if pool._ledger.live < pool.settings.min_size:
                 pool._pump()  # dead ones may have been met on the way
             pool._announcer.settle()
             return None
         return pool._waiting.join(hold, now, None if timeout is None else now + timeout)
 
-    def _ask_again(self, hold: Hold[Any], waiter: Waiter) -> Waiter | None:
-        """Queue anew when what it was given was lost before the borrower ran: one request, in its old place.
+    def ask_again(self, hold: Hold[Any], waiter: Waiter) -> Waiter | None:
+        """It was served: None. What it got may have been lost before it ran; then it queues in its old place.
 
         It may have died, or been spoiled by one of those who share it.
         """
         slot = hold.slot
-        is_kept = slot is not None and slot.state is SlotState.BUSY and not slot.is_spoiled
-        if slot is not None and is_kept and not self._pool._keeper.gone(slot.conn):
+        if slot.state is SlotState.BUSY and not slot.is_spoiled and not self._pool._keeper.gone(slot.conn):
             return None
         self.take_back(hold)
         pool = self._pool
@@ -97,7 +93,7 @@ class Lender:
         return pool._waiting.join(hold, waiter.queued_at, waiter.deadline, place=place)
 
     def _refuse_misuse(self, hold: Hold[Any]) -> None:
-        if hold.slot is not None:
+        if hold.slot is not UNASKED:
             why = "what acquire() returned is used once; call acquire() again"
         elif hold.explicit and self._pool.settings.max_leases_per_connection > 1:
             why = "a shared pool cannot tell leases apart by connection: use `async with` or lease()"
@@ -110,14 +106,14 @@ class Lender:
         pool = self._pool
         slot = hold.slot
         hold.slot = ASKING
-        if slot is None or slot is ASKING:
+        if slot is ASKING:
             return
         ledger = pool._ledger
         ledger.unlent += 1
         ledger.end_lease(slot, hold)
         pool._upkeep.forget(hold)
         slot.uses -= 1
-        pool._announcer.tell(EventKind.RETURNED, slot=slot, lease=hold.number)
+        pool._announcer.tell(EventKind.RETURNED, slot=slot, hold=hold)
         if slot.state is SlotState.GONE:
             ledger.forget_object(slot)
         elif pool._keeper.gone(slot.conn):
@@ -143,7 +139,7 @@ class Lender:
                 pool._keeper.discard(slot, CloseReason.BROKEN, None)
             elif reason := reason_to_retire(slot, now, pool._ledger.generation, pool.settings):
                 pool._keeper.retire(slot, reason)
-            elif now < slot.fresh_until:
+            elif now < fresh_until(slot, pool.settings):
                 return slot
         while (shared := pool._ledger.least_leased()) is not None:
             if pool._keeper.gone(shared.conn):
@@ -159,17 +155,12 @@ class Lender:
         pool = self._pool
         hold.slot = slot
         hold.since = now
-        hold.number = pool._ledger.lent + 1
+        hold.number_now()
+        if hold.task is None or (pool._announcer.is_heard and not isinstance(hold, Heard)):
+            slot.close_short_way()  # which goes by the task, and tells only of what was asked for to be told
         pool._ledger.lend(slot, hold)  # from now on other threads see who holds it
-        self.note_peak()
         if pool.settings.leak_detection_threshold is not None:
             pool._upkeep.note_stack(hold)
-
-    def note_peak(self) -> None:
-        """Remember how many were busy at once; asked only when fewer are idle than since the last change."""
-        pool = self._pool
-        pool._fewest_idle = len(pool._idle)
-        pool._peak_busy = max(pool._peak_busy, pool._ledger.busy)
 
     def serve(self, now: float) -> None:
         """Give what is idle, or has room, to those who wait, in their order."""
@@ -182,17 +173,22 @@ class Lender:
         pool = self._pool
         ledger = pool._ledger
         hold = waiter.hold
-        slot.uses += 1
         hold.slot = slot
         hold.since = now
-        ledger.lent = hold.number = ledger.lent + 1
-        slot.leases.append(hold)  # last: from now on other threads see who holds it
+        hold.number_now()
+        if hold.task is None:
+            slot.close_short_way()
+        slot.hold = hold  # last: from now on other threads see who holds it
         ledger.handed += 1
         waits = pool._wait_times
         waits.fresh.append(now - waiter.queued_at)
         if len(waits.fresh) > NOTED:
             waits.fold()
         waiter.future.set_result(None)
+        if pool._announcer.is_heard:  # the lease that has just ended was asked for before anybody listened
+            slot.close_short_way()
+            pool._announcer.tell(EventKind.LENT, slot=slot, hold=hold, seconds=now - waiter.queued_at)
+            pool._announcer.settle()
 
     def hand(self, waiter: Waiter, slot: Slot, now: float) -> None:
         """Give `slot` to the one who is next."""
@@ -201,9 +197,7 @@ class Lender:
         pool._ledger.handed += 1
         self._begin_lease(slot, waiter.hold, now)
         pool._wait_times.record(now - waiter.queued_at)
-        pool._announcer.tell(
-            EventKind.LENT, slot=slot, lease=waiter.hold.number, seconds=now - waiter.queued_at
-        )
+        pool._announcer.tell(EventKind.LENT, slot=slot, hold=waiter.hold, seconds=now - waiter.queued_at)
         waiter.future.set_result(None)
 
     def end(
@@ -217,7 +211,7 @@ class Lender:
         """A borrower gives its connection back."""
         pool = self._pool
         slot = hold.slot
-        if slot is None or not hold.is_out:
+        if not hold.is_out:
             raise ReleaseError(pool.name, why="this lease is over already, or never began")
         if isinstance(error, GeneratorExit) and pool._loop is not None and pool._loop.is_closed():
             # Its coroutine was collected after the loop had ended: nobody did wrong, nobody can be told.
@@ -233,13 +227,19 @@ class Lender:
         ledger.end_lease(slot, hold)
         pool._upkeep.forget(hold)
         pool._hold_times.record(now - hold.since)
-        pool._announcer.tell(EventKind.RETURNED, slot=slot, lease=hold.number, seconds=now - hold.since)
+        pool._announcer.tell(EventKind.RETURNED, slot=slot, hold=hold, seconds=now - hold.since)
         if slot.state is SlotState.GONE:
             ledger.forget_object(slot)  # cut while it was out
         elif discard:
             pool._keeper.discard(slot, CloseReason.DISCARDED, error)
         else:
-            said = verdict if isinstance(verdict, Verdict) else self.judge(slot, error)
+            try:
+                said = verdict if isinstance(verdict, Verdict) else self.judge(slot, error)
+            except BaseException:  # the program is to end: nobody can vouch for the connection
+                pool._keeper.discard(slot, CloseReason.SPOILED, error)
+                pool._pump()
+                pool._announcer.settle()
+                raise
             self._put_away(slot, error, said, now)
         pool._pump()
         pool._announcer.settle()
@@ -258,6 +258,7 @@ class Lender:
             return
         if error is None:
             slot.proved_at = now
+            slot.is_new = False
             pool._opener.proof_of_life()
         if verdict is Verdict.RESET:
             slot.soil()
@@ -269,6 +270,7 @@ class Lender:
             pool._tender.reset(slot)
         else:
             slot.idle_since = now
+            slot.keep_until = keep_until(slot, pool.settings)
             pool._keeper.offer(slot)
 
     def judge(self, slot: Slot, error: BaseException | None) -> Verdict:

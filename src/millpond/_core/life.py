@@ -63,11 +63,12 @@ class Life:
         self._initializing += 1
         opener = pool._opener
         began = pool._now()
-        failures_before = opener.failures
+        failures_before, setbacks_before = opener.failures, opener.setbacks
 
         def decided() -> bool:
-            failed = opener.failures - failures_before
-            given_up = failed > pool.settings.connect_retries or (failed > 0 and opener.breaker.is_open)
+            has_failed = opener.failures > failures_before
+            in_a_row = opener.setbacks - setbacks_before
+            given_up = in_a_row > pool.settings.connect_retries or (has_failed and opener.breaker.is_open)
             is_filling = pool.state in (PoolState.OPEN, PoolState.PAUSED)
             return self._has_floor() or given_up or not is_filling
 

@@ -2,7 +2,8 @@
 
 Attempts belong to the pool, not to a borrower. There is one failure count and
 one backoff schedule; after a failure there is one attempt at a time, until one
-succeeds.
+succeeds. Attempts that were under way together fail as one: a backend that went
+away has gone once, however many were knocking.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from millpond._core.breaker import Breaker
 from millpond._core.calls import FAULTS, Call
 from millpond._core.retirement import reason_to_retire, tune
 from millpond._core.waiters import WaiterState
+from millpond.driver import Remembering
 from millpond.errors import CircuitOpen, ConnectFailed, PoolError, describe, safe_cause
 from millpond.events import CloseReason, EventKind
 from millpond.status import Histogram, PoolState
@@ -45,7 +47,8 @@ class Opener:
         self.breaker = Breaker(settings.failure_threshold, settings.success_threshold)
         self.next_attempt_at = -math.inf
         self.attempts = 0
-        self.failures = 0  # ever; those in a row are the breaker's
+        self.failures = 0  # ever
+        self.setbacks = 0  # the same, those counted once that failed together; in a row: the breaker counts
         self.last_error: str | None = None
         self.last_failed = False
         self.last_permanent = False
@@ -54,6 +57,8 @@ class Opener:
         self._cause: BaseException | None = None
         self._retry: Alarm | None = None
         self._not_before = -math.inf
+        self._pause_s = 0.0  # drawn for the latest setback
+        self._known_to = -1  # attempts up to this number were under way at the latest setback
 
     # -- may we? --------------------------------------------------------------------------------
 
@@ -67,6 +72,7 @@ class Opener:
         self.breaker = Breaker(self._pool.settings.failure_threshold, self._pool.settings.success_threshold)
         self.next_attempt_at = -math.inf
         self.last_failed = False
+        self._known_to = -1
 
     def tune(self, now: float) -> None:
         """Take what the settings say now; a pause that has become too long ends sooner."""
@@ -129,7 +135,7 @@ class Opener:
         """Start as many attempts as are wanted and permitted."""
         pool = self._pool
         ledger = pool._ledger
-        urgent = self._wanted_by_waiters(now)
+        urgent = self._wanted_by_waiters(now) if ledger.waiters.live else 0
         wanted = max(urgent, self._wanted_anyway())
         if wanted:
             started = 0
@@ -185,6 +191,8 @@ class Opener:
                 outcome = pool._on_connect(conn)
                 if inspect.isawaitable(outcome):
                     await outcome
+                if isinstance(driver, Remembering):
+                    driver.remember(conn)
             if checked:
                 await driver.ping(conn)
         except BaseException:
@@ -207,7 +215,7 @@ class Opener:
             if call.was_cancelled_from_outside:
                 self.hold_off(now)
             elif not call.aborted:
-                self.note_failure(error, now)
+                self.note_failure(slot, error, now)
             pool._pump()
             return
         ledger.admit(slot, conn, now)
@@ -243,6 +251,7 @@ class Opener:
         self.breaker.connect_succeeded()
         self.last_failed = False
         self.next_attempt_at = -math.inf
+        self._known_to = -1
         self._announce(was)
 
     def proof_of_life(self) -> None:
@@ -253,8 +262,11 @@ class Opener:
         self.breaker.proof_of_life()
         self._announce(was)
 
-    def note_failure(self, error: BaseException, now: float) -> None:
-        """Count a failed attempt, plan the next one, and tell the waiters who wait in vain."""
+    def note_failure(self, slot: Slot, error: BaseException, now: float) -> None:
+        """Count a failed attempt, plan the next one, and tell the waiters who wait in vain.
+
+        The pause is drawn once for those that failed together, and begins with the last of them.
+        """
         pool = self._pool
         settings = pool.settings
         if self.breaker.failures == 0:
@@ -262,16 +274,21 @@ class Opener:
         permanent = self.last_permanent = self._is_permanent(error)
         was = self.breaker.state
         self.failures += 1
-        self.breaker.connect_failed(permanent=permanent)
+        is_known = slot.number <= self._known_to
+        self.breaker.connect_failed(permanent=permanent, is_known=is_known)
         self.last_failed = True
         self.last_error = describe(error, pool._redact)
         self._cause = safe_cause(error, pool._redact)
-        self.next_attempt_at = now + backoff(
-            self.breaker.failures,
-            first_s=min(settings.retry_delay, settings.recovery_timeout),
-            most_s=settings.recovery_timeout,
-            draw=pool._random.random(),
-        )
+        if not is_known:
+            self.setbacks += 1
+            self._known_to = max(pool._openings, default=-1)
+            self._pause_s = backoff(
+                self.breaker.failures,
+                first_s=min(settings.retry_delay, settings.recovery_timeout),
+                most_s=settings.recovery_timeout,
+                draw=pool._random.random(),
+            )
+        self.next_attempt_at = now + self._pause_s
         pool._announcer.tell(EventKind.OPEN_FAILED, detail=self.last_error)
         self._announce(was)
         if not pool._ledger.live:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-import math
 import random as random_module
 import sys
 import warnings
 from asyncio import _get_running_loop as running_loop
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from contextvars import Context
 from types import TracebackType
 from typing import Any, Final, Generic, Literal, Self, TypeVar
@@ -26,18 +25,18 @@ from millpond._core.announcing import Announcer
 from millpond._core.calls import Call
 from millpond._core.checking import check
 from millpond._core.keeping import Keeper
-from millpond._core.lease import Acquire, Lease
+from millpond._core.lease import RELEASED, UNASKED, Acquire, Heard, Lease
 from millpond._core.ledger import Ledger
 from millpond._core.lending import Lender
 from millpond._core.life import LEGAL, Life
 from millpond._core.opening import HEDGE_S, Opener
 from millpond._core.reporting import Reporting
-from millpond._core.retirement import tune
+from millpond._core.retirement import trusted_s, tune
 from millpond._core.slot import Slot, SlotState
 from millpond._core.tending import Tender
 from millpond._core.upkeep import Upkeep
 from millpond._core.waiting import Waiting
-from millpond._core.whereabouts import NOWHERE, clock_of, here
+from millpond._core.whereabouts import NOWHERE, clock_of, future_of, here, task_of
 from millpond.driver import Configurable, Driver, Redacting, Verdict
 from millpond.errors import (
     InvariantBroken,
@@ -62,12 +61,6 @@ from millpond.status import BreakerState, Histogram, PoolCheck, PoolState
 
 C = TypeVar("C")
 logger = logging.getLogger("millpond")
-
-_CUT_RATHER_THAN_CLOSE: Final = frozenset({
-    CloseReason.BROKEN, CloseReason.SPOILED, CloseReason.DISCARDED, CloseReason.REPORTED,
-    CloseReason.PING_FAILED, CloseReason.RESET_FAILED, CloseReason.FAILOVER,
-})  # fmt: skip
-_RECENT_S: Final = 1.0  # how old (seconds) a proof of life may be for check() to believe it
 
 _SPREAD: Final = Range(float, least=0.0)
 _OPENS: Final = frozenset({PoolState.OPEN, PoolState.PAUSED})  # states in which connections are opened
@@ -123,12 +116,14 @@ class ConnectionPool(Reporting, Generic[C]):
         self._after_lease = self.driver.after_lease
         self._loop: asyncio.AbstractEventLoop | None = None
         self._now: Callable[[], float] = lambda: 0.0
+        self._new_future: Callable[[], asyncio.Future[Any]]  # known once the loop is
         self._allowance = _required(allowance, Allowance, "allowance")
         self._here: object = NOWHERE  # what tells that this pool's loop runs; known once it is bound
-        self._home: object = NOWHERE  # where leases may take the short way; see _refresh_plain
+        self._home: Any = NOWHERE  # the loop in which leases may take the short way; see _refresh_plain
         self._pause_mode: Literal["queue", "refuse"] = "queue"
         self._heir: ConnectionPool[Any] | None = None  # lends in this pool's stead; see _bequeath
         self._announcer = Announcer(self)
+        self._acquire_class: type[Acquire[Any]] = Acquire
         self._start_books()
         forks.watch(self)
 
@@ -137,12 +132,12 @@ class ConnectionPool(Reporting, Generic[C]):
         settings = self.settings
         self._ledger = Ledger(settings.max_size, settings.max_leases_per_connection, self._allowance, self)
         self._idle = self._ledger.idle
+        self._by_id = self._ledger.by_id
         self._queue = self._ledger.waiters
-        self._hold_times = Histogram()
+        self._order = self._queue.order
+        self._hold_times = self._ledger.hold_times
         self._held = self._hold_times.fresh
         self._wait_times = Histogram()
-        self._peak_busy = 0
-        self._fewest_idle = sys.maxsize  # since the last change of anything else; the short way compares
         self._abandoned = 0
         self._openings: dict[int, Call[Any]] = {}
         self._calls: dict[int, Call[Any]] = {}  # every driver call under way, abandoned ones too
@@ -285,6 +280,8 @@ class ConnectionPool(Reporting, Generic[C]):
             self._pump()
 
     def _check_loop(self) -> None:
+        if here() == self._here and task_of(self._loop) is not None:
+            return  # the usual case, asked in the cheapest way
         loop = running_loop()
         if loop is None:
             raise WrongLoop(self.name, why="used outside of a running event loop")
@@ -294,6 +291,7 @@ class ConnectionPool(Reporting, Generic[C]):
             self._loop = loop
             self._here = here()
             self._now = clock_of(loop)
+            self._new_future = future_of(loop)
             self._deadlines = Alarm(loop, self._waiting.on_deadline)
             self._hedge = Alarm(loop, lambda _late: self._wake())
             if self._allowance is not None and self.state is not PoolState.CLOSED:
@@ -337,23 +335,24 @@ class ConnectionPool(Reporting, Generic[C]):
             CircuitOpen: the backend is known to be down.
             WrongLoop: the pool belongs to another event loop.
         """
-        hold: Acquire[C] = Acquire()
+        make = self._acquire_class  # looked up first, as in Hold._begin
+        hold: Acquire[C] = make()
         hold.pool = self
         hold.timeout = timeout
-        hold.slot = None
+        hold.slot = UNASKED
         hold.explicit = False
         return hold
 
     async def lease(self, timeout: Timeout = UNSET) -> Lease[C]:
         """Borrow with an identity: a lease that knows how to end itself; raises as `acquire`."""
         hold = Lease(self, timeout)
-        await self._lender.acquire(hold)
+        await hold.begin()
         return hold
 
-    async def release(
+    def release(
         self, conn: C, *, error: BaseException | Unset | None = UNSET, discard: bool = False
-    ) -> None:
-        """Give back what `await pool.acquire()` gave; never suspends.
+    ) -> Coroutine[Any, Any, None]:
+        """Give back what `await pool.acquire()` gave; to be awaited, which never suspends.
 
         Args:
             conn: the connection.
@@ -363,16 +362,16 @@ class ConnectionPool(Reporting, Generic[C]):
         Raises:
             ReleaseError: it is not on loan by `await pool.acquire()`.
         """
-        error = sys.exception() if isinstance(error, Unset) else error
-        slot = self._ledger.by_id.get(id(conn))
-        if slot is not None and slot.conn is conn and slot.leases:
-            hold = slot.leases[0]
-            if hold.explicit and isinstance(hold, Acquire):
-                if discard:
-                    self._lender.end(hold, error, discard=True)
-                else:
-                    await hold.__aexit__(None, error, None)
-                return
+        if here() != self._here:
+            self._check_loop()  # the task that runs in the pool's loop may be waiting for this very thread
+        slot = self._by_id.get(id(conn))
+        if slot is not None and (hold := slot.hold) is not None and hold.explicit and slot.conn is conn:
+            said = sys.exception() if error is UNSET else error
+            if discard:
+                self._lender.end(hold, said, discard=True)
+            else:
+                hold._end(None, said, None)  # type: ignore[attr-defined] # only an Acquire is explicit
+            return RELEASED
         self._check_loop()
         self._slot_of(conn)
         why = "this lease belongs to an `async with` or a lease object, which ends it"
@@ -455,7 +454,8 @@ class ConnectionPool(Reporting, Generic[C]):
         """Take over what can be changed in place; say what that was, and what would need a new pool."""
         if not isinstance(settings, PoolSettings):
             raise TypeError(f"settings must be PoolSettings, got {type(settings).__name__}")
-        change = difference(self.settings, settings)
+        was = self.settings
+        change = difference(was, settings)
         kept = {
             each.name: getattr(self.settings, each.name)
             for each in setting_fields()
@@ -465,6 +465,8 @@ class ConnectionPool(Reporting, Generic[C]):
             self._check_loop()
         self.settings = settings.changed(**kept)
         self._ledger.max_size = self.settings.max_size
+        if "max_uses" in change.in_place:
+            self._ledger.count_uses(was_counting=was.max_uses is not None)
         self._opener.tune(self._now())
         self._retune()
         if self._loop is None or self.state in (PoolState.CLOSING, PoolState.CLOSED):
@@ -487,7 +489,7 @@ class ConnectionPool(Reporting, Generic[C]):
     def _retune(self) -> None:
         """Cache what the hot path compares with."""
         settings = self.settings
-        self._trusted_s = math.inf if settings.validate_after_idle is None else settings.validate_after_idle
+        self._trusted_s = trusted_s(settings)
         for slot in self._slots():
             tune(slot, settings)
         self._refresh_plain()
@@ -496,16 +498,24 @@ class ConnectionPool(Reporting, Generic[C]):
         """May leases take the short way? Only while nothing needs to be told, counted or refused."""
         plain = (
             self.state is PoolState.OPEN
-            and not self._announcer.is_needed
+            and not self._announcer.is_watched
             and not self._ledger.has_company
             and self._heir is None
             and self._opener.breaker.state is BreakerState.CLOSED
             and self._ledger.leases_per_connection == 1
+            and self.settings.max_uses is None
             and self.settings.leak_detection_threshold is None
             and self.settings.max_idle is None
             and not self._ledger.surplus
         )
-        self._home = self._here if plain else NOWHERE
+        self._home = self._loop if plain and self._loop is not None else NOWHERE
+
+    def _be_heard(self) -> None:
+        """Somebody listens, or nobody any more. What was asked for before goes the long way, which tells."""
+        self._acquire_class = Heard if self._announcer.is_heard else Acquire
+        for slot in self._slots():
+            if slot.leases:
+                slot.close_short_way()
 
     # -- the pump -------------------------------------------------------------------------------
 

@@ -38,7 +38,6 @@ class Reporting:
     _loop: Any
     _hold_times: Histogram
     _wait_times: Histogram
-    _peak_busy: int
     _abandoned: int
 
     def __repr__(self) -> str:
@@ -108,7 +107,7 @@ class Reporting:
             ping_failures=self._tender.ping_failures,
             discarded=self._keeper.discarded,
             leaked=self._upkeep.leaked,
-            peak_busy=max(self._peak_busy, ledger.busy),
+            peak_busy=ledger.peak_busy,
             listener_errors=self._announcer.listener_errors,
             wait_seconds=HistogramSnapshot(counts=counts, total=waits.total),
             hold_seconds=self._hold_times.snapshot(),

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from millpond._core.slot import SlotState
 from millpond.events import CloseReason
@@ -12,6 +11,9 @@ from millpond.events import CloseReason
 if TYPE_CHECKING:
     from millpond._core.slot import Slot
     from millpond.settings import PoolSettings
+
+UNCHECKED_S: Final = 60.0
+"""`trusted_s` where no check is asked for (`validate_after_idle` None)."""
 
 
 def retire_at(opened_at: float, settings: PoolSettings, draw: float) -> float:
@@ -50,20 +52,38 @@ def reason_to_retire(slot: Slot, now: float, generation: int, settings: PoolSett
     return None
 
 
-def plain_uses(slot: Slot, settings: PoolSettings) -> int:
-    """Below so many uses a returned connection may go back to the shelf without a further question."""
-    if slot.needs_reset:
-        return 0
-    return sys.maxsize if settings.max_uses is None else settings.max_uses
+def trusted_s(settings: PoolSettings) -> float:
+    """Seconds for which the short way lends what it has put back; longer than that needs a closer look."""
+    return UNCHECKED_S if settings.validate_after_idle is None else settings.validate_after_idle
+
+
+def keep_until(slot: Slot, settings: PoolSettings) -> float:
+    """Until when a clean return may put it back without a further question.
+
+    So early that it is not too old yet when `trusted_s` have passed: who takes
+    it from the shelf then needs to look at one instant only.
+    """
+    if slot.needs_reset or slot.is_new or slot.doom is not None:
+        return -math.inf
+    return slot.retire_at - trusted_s(settings)
+
+
+def trusted_from(slot: Slot, settings: PoolSettings) -> float:
+    """From when on the short way may trust a connection that it has not put back itself, for `trusted_s`.
+
+    So early that this ends before its age and its last proof of life call for a
+    closer look, and that it is not taken for idle for a shorter time than it is.
+    """
+    return min(slot.idle_since, slot.proved_at, slot.retire_at - trusted_s(settings))
 
 
 def tune(slot: Slot, settings: PoolSettings) -> None:
-    """Keep with a slot what follows from the settings: how long and how often it may be lent."""
-    slot.plain_uses = plain_uses(slot, settings)
+    """Keep with a slot what follows from the settings: how long it may be lent, and how easily."""
     if slot.doom is None:
         slot.retire_at = retire_at(slot.opened_at, settings, slot.draw)
-        if slot.state is SlotState.IDLE:
-            slot.fresh_until = fresh_until(slot, settings)
+    slot.keep_until = keep_until(slot, settings)
+    is_parked = slot.state is SlotState.IDLE and slot.doom is None
+    slot.trust_from(trusted_from(slot, settings) if is_parked else -math.inf)
 
 
 def idle_deadline(slot: Slot, settings: PoolSettings) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond.errors import InvariantBroken
@@ -24,6 +24,8 @@ class SlotState(enum.Enum):
     CLOSING = "closing"  # driver.close() is running; still counts against the limit
     GONE = "gone"  # terminal; the ledger has forgotten this slot
 
+    position: int
+
 
 LEGAL: Final[Mapping[SlotState, frozenset[SlotState]]] = {
     SlotState.OPENING: frozenset({SlotState.IDLE, SlotState.BUSY, SlotState.CLOSING, SlotState.GONE}),
@@ -34,6 +36,11 @@ LEGAL: Final[Mapping[SlotState, frozenset[SlotState]]] = {
     SlotState.GONE: frozenset(),
 }
 # OPENING -> CLOSING is a connection that nobody wants any more when it arrives.
+
+# The same once more, by position: to hash a member of an enum is Python code, and every move asks.
+_NEXT: Final = tuple(tuple(LEGAL[state]) for state in SlotState)
+for _position, _state in enumerate(SlotState):
+    _state.position = _position
 
 
 UNFIT: Final = frozenset({
@@ -50,20 +57,25 @@ class Slot:
         number: counts a pool's connections, from 1.
         generation: the pool's generation when the connect *started*.
         conn: the driver's object; None while opening.
-        leases: the live leases, oldest first; exclusive pools have at most one.
-        uses: leases so far.
-        opened_at, idle_since, proved_at: instants; `proved_at` is the last proof of life.
+        hold: the live lease of an exclusive pool, or None.
+        sharers: the live leases of a shared pool, oldest first.
+        is_new: no lease of it has ended well yet.
+        uses: leases so far; counted only while `max_uses` is set.
+        opened_at: when it was opened.
+        returned_at: while parked, since when the short way trusts it: when it put it back, or what
+            `trust_from` said; minus infinity: it does not.
         draw: a number from [0, 1): its share of the lifetime's jitter.
         retire_at: from then on it is not lent again; minus infinity once it is doomed.
-        fresh_until: until then, and while parked, it may be lent without a ping.
+        keep_until: while lent, until then the short way may put it back on the shelf.
+        was_lent: it has been lent since `Ledger.note_peak` looked last; only while parked.
         doom: why it must go when its leases have ended, or None.
         needs_reset: a lease left something behind; set by `soil`.
-        plain_uses: below so many uses the short way back to the shelf is open.
     """
 
     __slots__ = (
-        "conn", "doom", "draw", "fresh_until", "generation", "idle_since", "leases", "needs_reset", "number",
-        "opened_at", "plain_uses", "proved_at", "retire_at", "state", "uses",
+        "_idle_since", "_proved_at", "conn", "doom", "draw", "generation", "hold", "is_new", "keep_until",
+        "needs_reset", "number", "opened_at", "retire_at", "returned_at", "sharers", "state", "uses",
+        "was_lent",
     )  # fmt: skip
 
     def __init__(self, number: int, generation: int) -> None:
@@ -71,21 +83,55 @@ class Slot:
         self.generation = generation
         self.state = SlotState.OPENING
         self.conn: Any = None
-        self.leases: list[Hold[Any]] = []
+        self.hold: Hold[Any] | None = None
+        self.sharers: list[Hold[Any]] = []
+        self.is_new = True
+        self.was_lent = False
         self.uses = 0
         self.opened_at = 0.0
         self.draw = 0.0
-        self.idle_since = 0.0
-        self.proved_at = 0.0
+        self._idle_since = 0.0
+        self._proved_at = 0.0
         self.retire_at = math.inf
-        self.fresh_until = math.inf
+        self.returned_at = -math.inf
+        self.keep_until = -math.inf
         self.doom: CloseReason | None = None
         self.needs_reset = False
-        self.plain_uses = 0
 
     def __repr__(self) -> str:
         leases = len(self.leases)
         return f"<Slot {self.number} {self.state.value}, generation {self.generation}, {leases} leases>"
+
+    @property
+    def leases(self) -> Sequence[Hold[Any]]:
+        """The live leases, oldest first."""
+        return self.sharers if self.hold is None else (self.hold,)
+
+    # A lease in the short way leaves one instant, which says both: alive then, and idle from then on. What
+    # others say is kept beside it, and the later one holds: `trust_from` is given nothing later than either.
+
+    @property
+    def proved_at(self) -> float:
+        """The instant of the last proof of life."""
+        return max(self._proved_at, self.returned_at)
+
+    @proved_at.setter
+    def proved_at(self, instant: float) -> None:
+        self._proved_at = instant
+
+    @property
+    def idle_since(self) -> float:
+        """The instant of the end of the last lease; only while parked."""
+        return max(self._idle_since, self.returned_at)
+
+    @idle_since.setter
+    def idle_since(self, instant: float) -> None:
+        self._idle_since = instant
+
+    def trust_from(self, instant: float) -> None:
+        """Let the short way trust it as if it had put it back at `instant`; minus infinity: not at all."""
+        self._proved_at, self._idle_since = self.proved_at, self.idle_since
+        self.returned_at = instant
 
     def move(self, state: SlotState) -> None:
         """Enter `state`.
@@ -93,7 +139,7 @@ class Slot:
         Raises:
             InvariantBroken: if the move is not a legal one.
         """
-        if state not in LEGAL[self.state]:
+        if state not in _NEXT[self.state.position]:
             raise InvariantBroken(f"connection {self.number}: {self.state.value} -> {state.value}")
         self.state = state
 
@@ -101,7 +147,13 @@ class Slot:
         """Make sure that it is never lent again; the first reason stays, unless the new one is graver."""
         if self.doom is None or (reason in UNFIT and self.doom not in UNFIT):
             self.doom = reason
-        self.retire_at = self.fresh_until = -math.inf
+        self.retire_at = -math.inf
+        self.close_short_way()
+
+    def close_short_way(self) -> None:
+        """Whatever is done with it next needs a closer look."""
+        self.trust_from(-math.inf)
+        self.keep_until = -math.inf
 
     @property
     def is_spoiled(self) -> bool:
@@ -111,4 +163,4 @@ class Slot:
     def soil(self) -> None:
         """Make sure that it is cleaned before the next lease."""
         self.needs_reset = True
-        self.plain_uses = 0
+        self.close_short_way()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from millpond._core.calls import Call
 from millpond._core.opening import HEDGE_S
-from millpond._core.retirement import ping_due_at, plain_uses, reason_to_retire
+from millpond._core.retirement import keep_until, ping_due_at, reason_to_retire
 from millpond._core.slot import Slot, SlotState
+from millpond._core.whereabouts import NOWHERE
 from millpond.events import CloseReason, EventKind
 from millpond.status import PoolState
 
@@ -47,15 +49,18 @@ class Tender:
         """Clean a connection whose lease has ended."""
         pool = self._pool
         slot.needs_reset = False
-        slot.plain_uses = plain_uses(slot, pool.settings)
+        slot.keep_until = keep_until(slot, pool.settings)
         slot.idle_since = pool._now()
         pool._ledger.move(slot, SlotState.TENDING)
         self.resets += 1
-        self._start(slot, "reset", pool.driver.reset, pool.settings.reset_timeout)
+        call = self._start(slot, "reset", pool.driver.reset, pool.settings.reset_timeout)
+        call.in_passing = partial(self._pass_on, slot)
 
-    def _start(self, slot: Slot, verb: str, do: Callable[[Any], Awaitable[None]], timeout: float) -> None:
+    def _start(
+        self, slot: Slot, verb: str, do: Callable[[Any], Awaitable[None]], timeout: float
+    ) -> Call[Any]:
         pool = self._pool
-        self._under_way[slot.number] = pool._call(
+        call = self._under_way[slot.number] = pool._call(
             _done(do, slot.conn),
             verb=verb,
             slot=slot,
@@ -64,6 +69,7 @@ class Tender:
         )
         if pool._ledger.waiters.live:
             pool._hedge_soon()
+        return call
 
     def _tended(self, slot: Slot, call: Call[Any], error: BaseException | None) -> None:
         pool = self._pool
@@ -93,6 +99,32 @@ class Tender:
         pool._pump()
         if is_ping:
             pool._upkeep.plan()  # it may have stood in the way of the next
+
+    def _pass_on(self, slot: Slot, reset: Call[Any]) -> bool:
+        """Give what is clean again to the first waiter in passing, as a clean return does; False: not so.
+
+        Nothing else has to be done then: one waiter less, one connection less that others could wait for.
+        """
+        pool = self._pool
+        ledger = pool._ledger
+        if (
+            pool._home is NOWHERE
+            or pool._announcer.is_heard
+            or slot.state is not SlotState.TENDING
+            or slot.doom is not None
+            or slot.generation != ledger.generation
+        ):
+            return False
+        now = pool._now()
+        if now >= slot.retire_at or (waiter := pool._queue.take()) is None:
+            return False
+        del self._under_way[slot.number]
+        del pool._calls[id(reset)]
+        slot.proved_at = now
+        ledger.tending -= 1
+        slot.state = SlotState.BUSY
+        pool._lender.pass_on(slot, waiter, now)
+        return True
 
     def close(self, slot: Slot, reason: CloseReason) -> None:
         """Close politely; the place stays taken until that is done."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import linecache
 import logging
+import os
+import sys
 import traceback
 from asyncio import _get_running_loop as running_loop
+from collections.abc import Sequence
+from types import CodeType, FrameType
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond._core.alarm import Alarm
 from millpond._core.retirement import idle_deadline, ping_due_at, reason_to_retire
+from millpond._core.whereabouts import task_of
 from millpond.events import CloseReason, EventKind
 from millpond.status import PoolState
 
@@ -23,6 +29,48 @@ logger = logging.getLogger("millpond")
 LONGEST_PAUSE_S: Final = 5.0
 """Most seconds between two sweeps; a returned connection does not move the timer."""
 SHORTEST_PAUSE_S: Final = 0.005
+DEEPEST: Final = 10
+"""Most calls that are remembered of whoever takes a lease, the pool's own among them."""
+_KERNEL: Final = os.path.dirname(__file__) + os.sep
+
+Call = tuple[CodeType, int, dict[str, Any]]
+"""What a frame is remembered by: its code, the instruction it was at, and the globals in which its source is
+found. Not the frame, whose locals would live as long as the lease; and no line, which takes time to find."""
+
+
+def _calls_here(above: int) -> list[Call]:
+    """The calls that led here, the innermost first, but for the last `above`."""
+    calls: list[Call] = []
+    # Each frame that is looked at costs, also when its function returns: those left out are never made.
+    frame: FrameType | None = sys._getframe(above)
+    depth = DEEPEST
+    while frame is not None and depth:
+        calls.append((frame.f_code, frame.f_lasti, frame.f_globals))
+        frame = frame.f_back
+        depth -= 1
+    return calls
+
+
+def _calls_of(task: asyncio.Task[Any]) -> list[Call]:
+    """Where a task that does not run waits, the innermost call first."""
+    frames = reversed(task.get_stack(limit=8))
+    return [(frame.f_code, frame.f_lasti, frame.f_globals) for frame in frames]
+
+
+def _line_of(code: CodeType, instruction: int) -> int:
+    for start, end, line in code.co_lines():
+        if start <= instruction < end and line is not None:
+            return line
+    return code.co_firstlineno
+
+
+def _told(calls: Sequence[Call]) -> tuple[str, ...]:
+    """Calls as a traceback has them, the innermost last."""
+    frames: list[traceback.FrameSummary | tuple[str, int, str, str | None]] = []
+    for code, instruction, found_in in reversed(calls):
+        linecache.lazycache(code.co_filename, found_in)
+        frames.append((code.co_filename, _line_of(code, instruction), code.co_name, None))
+    return tuple(traceback.StackSummary.from_list(frames).format())
 
 
 class Upkeep:
@@ -33,7 +81,7 @@ class Upkeep:
         self._alarm: Alarm | None = None
         self.leaked = 0
         # By lease number, for leases that are out: where they were taken, and which were reported.
-        self._stacks: dict[int, tuple[str, ...]] = {}
+        self._stacks: dict[int, list[Call]] = {}
         self._reported: set[int] = set()
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -109,16 +157,16 @@ class Upkeep:
         task = hold.task
         if task is None:
             return
-        if running_loop() is not None and asyncio.current_task() is task:
-            stack = traceback.extract_stack(limit=12)
-        else:
-            frames = task.get_stack(limit=8)
-            stack = traceback.StackSummary.extract((frame, frame.f_lineno) for frame in frames)
-        self._stacks[hold.number] = tuple(stack.format())
+        loop = running_loop()
+        runs = loop is not None and task_of(loop) is task
+        self._stacks[hold.number] = _calls_here(above=3) if runs else _calls_of(task)
 
     def stack_of(self, hold: Hold[Any]) -> tuple[str, ...]:
         """Where a lease was taken, the innermost call last; empty when nobody looks for leaks."""
-        return self._stacks.get(hold.number, ())
+        calls = self._stacks.get(hold.number, [])
+        # A borrower looks for a line of its own; those of the kernel that follow it are alike for everybody.
+        own = next((at for at, (code, *_) in enumerate(calls) if not code.co_filename.startswith(_KERNEL)), 0)
+        return _told(calls[own:])
 
     def forget(self, hold: Hold[Any]) -> None:
         """The lease is over."""
@@ -152,6 +200,6 @@ class Upkeep:
             pool.name, hold.number, number, why, task, now - hold.since, f"\n{where}" if where else "",
         )  # fmt: skip
         pool._announcer.tell(
-            EventKind.LEAKED, slot=hold.slot, lease=hold.number, seconds=now - hold.since, reason=why,
+            EventKind.LEAKED, slot=hold.slot, hold=hold, seconds=now - hold.since, reason=why,
             detail=task + (f": {stack[-1].strip()}" if stack else ""),
         )  # fmt: skip

@@ -27,7 +27,9 @@ class Waiting:
     def join(
         self, hold: Hold[Any], began: float, deadline: float | None, *, place: int | None = None
     ) -> Waiter:
-        """Queue; the waiter's future brings None once `hold.slot` is set, or the error to raise.
+        """Queue, unless there is nothing to wait for; start whatever a waiter needs.
+
+        The waiter's future brings None once `hold.slot` is set, or the error to raise.
 
         Args:
             hold: of the borrower.
@@ -36,25 +38,6 @@ class Waiting:
             place: the one in the queue that it had before.
         """
         pool = self._pool
-        assert pool._loop is not None  # noqa: S101 - whoever waits has entered
-        ledger = pool._ledger
-        now = pool._now()
-        if pool._home is pool._here and ledger.is_used_up and pool.settings.max_waiting is None:
-            # Nothing can be refused, told or begun: there is only the queue.
-            ledger.queued += 1
-            waiter = Waiter(hold, pool._loop.create_future(), began, deadline, place)
-            pool._queue.join(waiter)
-            if deadline is not None:
-                self._watch(waiter, deadline, now)
-            return waiter
-        return self._joined_after_all(hold, began, deadline, place)
-
-    def _joined_after_all(
-        self, hold: Hold[Any], began: float, deadline: float | None, place: int | None
-    ) -> Waiter:
-        """Join, unless there is nothing to wait for; start whatever a waiter needs."""
-        pool = self._pool
-        assert pool._loop is not None  # noqa: S101 - whoever waits has entered
         ledger = pool._ledger
         now = pool._now()
         ledger.queued += 1
@@ -64,7 +47,7 @@ class Waiting:
                 pool._pump()  # the place of the connection that it was given, and that was lost, is free
             pool._announcer.settle()
             raise refusal
-        waiter = Waiter(hold, pool._loop.create_future(), began, deadline, place)
+        waiter = Waiter(hold, pool._new_future(), began, deadline, place)
         ledger.queue(waiter)
         pool._pump()
         if not waiter.future.done():
@@ -74,17 +57,23 @@ class Waiting:
                 self._turn_away(waiter)
             else:
                 pool._announcer.tell(EventKind.WAITING)
-                if deadline is not None:
-                    self._watch(waiter, deadline, now)
+                if deadline is not None and pool._deadlines is not None:
+                    pool._deadlines.set(deadline)
         pool._announcer.settle()
         return waiter
 
-    def _watch(self, waiter: Waiter, deadline: float, now: float) -> None:
-        """See to it that the wait ends by its deadline; it may be over already."""
-        if now >= deadline:
-            self.time_out(waiter, now)
-        elif self._pool._deadlines is not None:
-            self._pool._deadlines.set(deadline)
+    def join_plainly(self, hold: Hold[Any], now: float, deadline: float | None) -> Waiter:
+        """Queue, where nothing can come of that but to be served, to leave or to run out of time."""
+        pool = self._pool
+        pool._ledger.queued += 1
+        waiter = Waiter(hold, pool._new_future(), now, deadline)
+        pool._queue.join(waiter)
+        if deadline is not None:
+            if now >= deadline:
+                self.time_out(waiter, now)
+            elif pool._deadlines is not None and deadline < pool._deadlines.due:
+                pool._deadlines.set(deadline)
+        return waiter
 
     def _turn_away(self, waiter: Waiter) -> None:
         pool = self._pool

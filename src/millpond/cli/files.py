@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from millpond.gateway.load import load_webhooks
+from millpond.gateway.load import WebhooksFile, read_webhooks
 from millpond.registry import ConnectionPoolRegistry
+from millpond.registry.load import Faults
 from millpond.registry.reloader import seconds_of, watch_settings
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Loaded:
 
     registry: ConnectionPoolRegistry
     hooks: Mapping[str, Hook]
-    webhooks: Path | None
+    webhooks: WebhooksFile | None
     watching: bool
     debounce: float
 
@@ -45,6 +46,12 @@ def load(connections: Path, webhooks: Path | None) -> Loaded:
     """
     watching, debounce = watch_settings(os.environ)
     migration_timeout = seconds_of(os.environ, "CONFIG_POOL_MIGRATION_TIMEOUT", 300.0)
-    registry = ConnectionPoolRegistry.from_file(connections, migration_timeout=migration_timeout)
-    hooks = load_webhooks(webhooks, registry) if webhooks is not None else {}
-    return Loaded(registry, hooks, webhooks, watching, debounce)
+    faults, registry, file = Faults(), None, None
+    with faults:
+        registry = ConnectionPoolRegistry.from_file(connections, migration_timeout=migration_timeout)
+    with faults:
+        file = None if webhooks is None else read_webhooks(webhooks)
+    faults.tell()
+    assert registry is not None  # noqa: S101 - for the type checker
+    hooks = {} if file is None else file.hooks(registry)
+    return Loaded(registry, hooks, file, watching, debounce)

@@ -7,8 +7,14 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
+from typing import Final
 
 from millpond.errors import describe, masked
+
+QUIETENED: Final = ("uvicorn", "asyncio", "aiosqlite", "watchfiles")
+"""Loggers that say warnings and worse only. What uvicorn says of its own starting and
+stopping is said by `serve`, in fewer words. watchfiles tells of every change of a directory:
+where the log itself is written there, each line would make another."""
 
 
 def say(*lines: str) -> None:
@@ -46,9 +52,7 @@ def log_to_stderr(level: int) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(OneLine("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=level, handlers=[handler], force=True)
-    # What uvicorn says of its own starting and stopping is said by `serve`, in fewer words.
-    logging.getLogger("uvicorn").setLevel(max(level, logging.WARNING))
-    for noisy in ("asyncio", "aiosqlite"):
+    for noisy in QUIETENED:
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
 
 

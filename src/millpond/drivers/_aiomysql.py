@@ -23,6 +23,7 @@ class AiomysqlConnection(Session, _Connection):  # type: ignore[misc] # see abov
     """An aiomysql connection that knows in what state its session is."""
 
     library: ClassVar[str] = "aiomysql"
+    client_state: ClassVar[tuple[str, ...]] = ("decoders", "encoders", "cursorclass", "use_unicode")
 
     @classmethod
     def unopened(
@@ -30,9 +31,12 @@ class AiomysqlConnection(Session, _Connection):  # type: ignore[misc] # see abov
     ) -> AiomysqlConnection:
         """One that has not connected yet; `path` is a Unix socket's."""
         # The library encodes it as Latin-1, and has no other way to take bytes.
-        return cls(
+        conn = cls(
             unix_socket=path, db=database, password=password.decode("latin1"), autocommit=None, **options
         )
+        # The library's are one mapping for the whole process.
+        conn.decoders, conn.encoders = dict(conn.decoders), dict(conn.encoders)
+        return conn
 
     async def open(self) -> None:
         """Connect and log in."""

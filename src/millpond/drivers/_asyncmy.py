@@ -22,6 +22,7 @@ class AsyncmyConnection(Session, _Connection):  # type: ignore[misc] # see above
     """An asyncmy connection that knows in what state its session is."""
 
     library: ClassVar[str] = "asyncmy"
+    client_state: ClassVar[tuple[str, ...]] = ("_decoders", "_encoders", "_cursor_cls")
 
     @classmethod
     def unopened(cls, *, path: str | None, database: str | None, **options: Any) -> AsyncmyConnection:
@@ -47,11 +48,13 @@ class AsyncmyConnection(Session, _Connection):  # type: ignore[misc] # see above
 
     @property
     def _is_being_read(self) -> bool:
-        return bool(self._proto is not None and self._proto._read_waiter is not None)
+        proto = self._proto
+        return proto is not None and proto._read_waiter is not None
 
     @property
     def _has_unread_bytes(self) -> bool:
-        return bool(self._proto is not None and self._proto.length > self._proto.pos)
+        proto = self._proto
+        return proto is not None and bool(proto.length > proto.pos)
 
     def close(self) -> None:
         """Close without a word, at once: what was not sent yet could wait for a dead peer for ever."""

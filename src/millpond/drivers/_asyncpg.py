@@ -3,9 +3,19 @@
 from __future__ import annotations
 
 import ssl as tls
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
-from millpond.drivers._postgresql_session import CLEAN_SESSION, FITNESS, Target, rows_of
+from millpond.drivers._postgresql_refusals import Refusal, refusal_in
+from millpond.drivers._postgresql_session import (
+    CLEAN_SESSION,
+    DEALLOCATE_PREPARED,
+    FITNESS,
+    NOTHING_PREPARED,
+    Target,
+    rows_of,
+)
 from millpond.drivers._shared import ask, cut, outlive_fork, tune_socket
 from millpond.drivers._tls import BadTlsFile, tls_context
 from millpond.errors import MissingExtra
@@ -46,16 +56,32 @@ _REFUSED: Final = (
 )
 
 
+class _Codec(NamedTuple):
+    """A call that sets the codec of a type."""
+
+    method: str
+    how: dict[str, Any]
+
+
 class AsyncpgConnection(_Connection):
     """An asyncpg connection whose `reset()` leaves nothing of the last borrower behind."""
 
     library: ClassVar[str] = "asyncpg"
-    is_unfinished: ClassVar[bool] = False  # asyncpg refuses a reset then, and a cancelled query is waited for
+    # Nothing else counts: asyncpg refuses a reset while somebody asks, and a cancelled query is waited for.
+    is_unfinished = False  # a COPY was given up in the middle
 
     # What asyncpg's own pool uses, and its type stubs leave out.
     _protocol: Any
     _transport: Any
     _pool_release_ctr: int
+    _listeners: dict[str, Any]
+    _query_loggers: set[Any]
+    _log_listeners: set[Any]
+    _termination_listeners: set[Any]
+
+    _codecs: Mapping[tuple[str, str], _Codec] = MappingProxyType({})
+    _own_codecs: Mapping[tuple[str, str], _Codec] = MappingProxyType({})
+    _own_listeners: tuple[frozenset[Any], ...] = (frozenset(), frozenset(), frozenset())
 
     @classmethod
     async def open(cls, target: Target) -> AsyncpgConnection:
@@ -95,8 +121,8 @@ class AsyncpgConnection(_Connection):
         return conn
 
     def get_reset_query(self) -> str:
-        """Statements that bring the session back to what it was after connecting."""
-        return CLEAN_SESSION
+        """Statements that bring the session back to what it was after connecting, for asyncpg's `reset()`."""
+        return f"{CLEAN_SESSION};{DEALLOCATE_PREPARED}"
 
     @property
     def is_lost(self) -> bool:
@@ -113,7 +139,8 @@ class AsyncpgConnection(_Connection):
         """There is something that a rollback has to see to before the next borrower."""
         # _top_xact: asyncpg believes in a transaction that was ended by hand, and would open a
         # savepoint where the next borrower asks for a transaction.
-        return self.is_cancelling or self.is_in_transaction() or self._top_xact is not None
+        protocol = self._protocol
+        return bool(protocol._is_cancelling() or protocol.is_in_transaction() or self._top_xact is not None)
 
     @property
     def reported(self) -> tuple[bool, bool] | None:
@@ -127,7 +154,10 @@ class AsyncpgConnection(_Connection):
         """Wait for a cancelled query to end, and roll back what is open."""
         if self.is_closed():
             raise pg.InterfaceError("connection is closed")
-        await self._protocol._wait_for_cancellation()
+        if self.is_unfinished:
+            raise pg.InterfaceError("a COPY was given up in the middle")
+        if self.is_cancelling:
+            await self._protocol._wait_for_cancellation()
         if self.is_in_transaction():
             await self.execute("ROLLBACK")
         self._top_xact = None
@@ -136,8 +166,73 @@ class AsyncpgConnection(_Connection):
         self._pool_release_ctr += 1
 
     async def clean(self) -> None:
-        """Bring the settled session back to what it was after connecting."""
-        await self.reset()
+        """Bring the settled session back to what it was after connecting, and the client's side too."""
+        # As asyncpg's reset(), which does not tell what the server answers.
+        self._listeners.clear()
+        self._log_listeners.clear()
+        if await self.execute(CLEAN_SESSION) != NOTHING_PREPARED:
+            await self.execute(DEALLOCATE_PREPARED)
+        queries, notices, ends = self._own_listeners
+        self._query_loggers, self._log_listeners = set(queries), set(notices)
+        self._termination_listeners = set(ends)
+        if self._codecs is not self._own_codecs:
+            await self._restore_codecs()
+
+    def remember(self) -> None:
+        """Take codecs, loggers and listeners as they are for those to come back to."""
+        self._own_codecs = self._codecs
+        self._own_listeners = (
+            frozenset(self._query_loggers),
+            frozenset(self._log_listeners),
+            frozenset(self._termination_listeners),
+        )
+
+    async def _restore_codecs(self) -> None:
+        # asyncpg does not say which codecs there are; so each change is written down, and taken back by name.
+        own = self._own_codecs
+        for name in {*self._codecs, *own}:
+            if self._codecs.get(name) == own.get(name):
+                continue
+            schema, typename = name
+            await super().reset_type_codec(typename, schema=schema)
+            codec = own.get(name)
+            if codec is not None:
+                await getattr(super(), codec.method)(typename, schema=schema, **codec.how)
+        self._codecs = own
+
+    def _note_codec(self, schema: str, typename: str, codec: _Codec | None) -> None:
+        noted = {**self._codecs}
+        noted.pop((schema, typename), None)
+        if codec is not None:
+            noted[schema, typename] = codec
+        self._codecs = noted
+
+    async def _copy_out(self, *args: Any) -> Any:
+        try:
+            return await super()._copy_out(*args)  # type: ignore[misc] # all copy_from_... end here
+        except pg.PostgresError:
+            raise
+        except BaseException:
+            # Where the server's last word was read already, asyncpg now waits for another, for ever.
+            self.is_unfinished = True
+            raise
+
+    # Each of the three changes something in its last step, without an await: what raises has changed nothing.
+
+    async def set_type_codec(self, typename: str, *, schema: str = "public", **how: Any) -> None:
+        """As asyncpg's; a full reset takes it back."""
+        await super().set_type_codec(typename, schema=schema, **how)
+        self._note_codec(schema, typename, _Codec("set_type_codec", how))
+
+    async def set_builtin_type_codec(self, typename: str, *, schema: str = "public", **how: Any) -> None:
+        """As asyncpg's; a full reset takes it back."""
+        await super().set_builtin_type_codec(typename, schema=schema, **how)
+        self._note_codec(schema, typename, _Codec("set_builtin_type_codec", how))
+
+    async def reset_type_codec(self, typename: str, *, schema: str = "public") -> None:
+        """As asyncpg's; a full reset takes it back."""
+        await super().reset_type_codec(typename, schema=schema)
+        self._note_codec(schema, typename, None)
 
     async def answer(self) -> None:
         """Make a round trip."""
@@ -193,19 +288,25 @@ class AsyncpgConnection(_Connection):
     @staticmethod
     def is_refusal(error: BaseException) -> bool:
         """A server, asked again, would only say it again: about where to, and with which settings."""
-        return isinstance(error, _REFUSED)
+        return isinstance(error, _REFUSED) or _said(error) in (Refusal.DATABASE, Refusal.SETTING)
 
     @staticmethod
     def is_about_credentials(error: BaseException) -> bool:
         """As `is_refusal`, about who we are."""
-        return isinstance(
-            error, pg.InvalidAuthorizationSpecificationError
-        )  # InvalidPasswordError is below it
+        # InvalidPasswordError is below it.
+        is_servers = isinstance(error, pg.InvalidAuthorizationSpecificationError)
+        return is_servers or _said(error) in (Refusal.PASSWORD, Refusal.USER)
 
     @staticmethod
     def key_of(error: BaseException) -> str | None:
-        """None: asyncpg's errors tell by their types."""
-        return None
+        """What PgBouncer complains of; None: asyncpg's errors tell by their types."""
+        said = _said(error)
+        return None if said is None else said.value
+
+
+def _said(error: BaseException) -> Refusal | None:
+    # PgBouncer has one code for whatever it refuses, which PostgreSQL has for broken clients.
+    return refusal_in(str(error)) if isinstance(error, pg.ProtocolViolationError) else None
 
 
 async def _tls(target: Target) -> tls.SSLContext | str | bool:

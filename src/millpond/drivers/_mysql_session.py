@@ -6,6 +6,8 @@ conversation. `Session` goes between a library's connection class and its users;
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from millpond.drivers._mysql_errors import NO_PLUGIN, NO_TLS, code_of, is_servers
@@ -67,12 +69,14 @@ class Session(_Client):
     """A library's connection that knows in what state it is, and does not let two tasks talk at once."""
 
     library: ClassVar[str]
+    client_state: ClassVar[tuple[str, ...]]  # attributes that say how the client reads and writes
     tells_status = False  # the end of a result set says how the transaction stands
     insists_on_tls = False
     role: str | None = None  # what SET ROLE takes to come back to the role of the login; None: there is none
 
     # A command was sent, and the end of its answer has not been read.
     _is_asking = False
+    _fresh: Mapping[str, Any] = MappingProxyType({})
     # An error was the last answer: a procedure may have failed in a transaction that it began.
     _is_in_doubt = False
 
@@ -107,8 +111,13 @@ class Session(_Client):
     @property
     def is_unfinished(self) -> bool:
         """There is something to read that nobody has read: the next question would get its answer."""
-        is_asking = self._is_asking and self._result is None
-        return is_asking or self._is_being_read or self._has_more or self._has_unread_bytes
+        result = self._result
+        if result is None:
+            if self._is_asking:
+                return True
+        elif result.unbuffered_active or result.has_next:
+            return True
+        return self._is_being_read or self._has_unread_bytes
 
     @property
     def is_in_transaction(self) -> bool:
@@ -119,6 +128,16 @@ class Session(_Client):
     def is_in_doubt(self) -> bool:
         """The last answer did not say whether there is a transaction."""
         return self._is_in_doubt
+
+    def remember(self) -> None:
+        """Take the client's side as it is for the one to come back to."""
+        self._fresh = {name: _own(getattr(self, name)) for name in self.client_state}
+
+    def put_back(self) -> None:
+        """Bring the client's side back to what it was when it was last remembered."""
+        for name, value in self._fresh.items():
+            if getattr(self, name) != value:
+                setattr(self, name, _own(value))
 
     def set_tls(self, *, is_required: bool) -> None:
         """Whether a server without TLS is refused; before connecting."""
@@ -226,3 +245,7 @@ class Session(_Client):
             raise self.OperationalError(
                 NO_PLUGIN, f"the server asks for the password in the open ({plugin}), and there is no TLS"
             )
+
+
+def _own(value: Any) -> Any:
+    return dict(value) if isinstance(value, dict) else value

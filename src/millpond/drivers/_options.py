@@ -7,6 +7,7 @@ import difflib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv6Address
 from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import parse_qsl, unquote
@@ -18,6 +19,8 @@ _TRUTHS: Final = {
     **dict.fromkeys(("false", "no", "off", "0"), False),
 }
 
+_STRAY_PERCENT: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_MOST_DIGITS: Final = 9  # more would not be a number of anything here, and Python may refuse to read them
 _WORD: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*", re.ASCII)
 
 
@@ -181,11 +184,11 @@ def split(url: str, schemes: Collection[str]) -> Url:
     user, colon, password = userinfo.partition(":")
     host, port = _host_and_port(hostport)
     return Url(
-        user=_decoded(user) if at and user else None,
-        password=_decoded(password) if colon and password else None,
-        host=_decoded(host) if host else None,
+        user=decoded(user) if at and user else None,
+        password=decoded(password) if colon and password else None,
+        host=decoded(host) if host else None,
         port=port,
-        path=_decoded(slash + path),
+        path=decoded(slash + path),
         query=pairs(query),
     )
 
@@ -195,19 +198,34 @@ def _host_and_port(hostport: str) -> tuple[str, int | None]:
         raise ValueError("the URL names several hosts; a pool connects to one")
     if hostport.startswith("["):
         host, bracket, port = hostport[1:].partition("]")
-        if not bracket or (port and not port.startswith(":")):
+        if not bracket or (port and not port.startswith(":")) or not _is_ipv6(decoded(host)):
             raise ValueError("the URL's host begins with [ and is not an IPv6 address in brackets")
         port = port[1:]
     else:
         host, _, port = hostport.partition(":")
     if not port:
         return host, None
-    if not (port.isascii() and port.isdigit()):
+    if not (port.isascii() and port.isdigit() and len(port) <= _MOST_DIGITS):
         raise ValueError("the URL's port is not a number (is a / or @ in the password not quoted?)")
     return host, int(port)
 
 
-def _decoded(part: str) -> str:
+def _is_ipv6(host: str) -> bool:
+    try:
+        IPv6Address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def decoded(part: str) -> str:
+    """A part of a URL, percent signs decoded.
+
+    Raises:
+        ValueError: it is not well formed; the text does not repeat it.
+    """
+    if _STRAY_PERCENT.search(part):
+        raise ValueError("the URL holds a % that no two hexadecimal digits follow; a % itself is written %25")
     try:
         return unquote(part, errors="strict")
     except UnicodeDecodeError:
@@ -222,6 +240,7 @@ def pairs(query: str) -> dict[str, str]:
     """
     if not query:
         return {}
+    decoded(query)
     try:
         pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict")
     except ValueError:

@@ -20,11 +20,16 @@ class Refusal(enum.Enum):
 
 
 # In the order in which they are tried. Source: PostgreSQL 15 to 18, src/backend (auth.c, miscinit.c,
-# postinit.c, guc.c, variable.c) and src/interfaces/libpq (fe-auth.c, fe-secure-openssl.c).
+# postinit.c, guc.c, variable.c) and src/interfaces/libpq (fe-auth.c, fe-secure-openssl.c); and where an
+# authentication names no user, a startup parameter, "no such": PgBouncer 1.18, all with the code 08P01.
 _WORDS: Final[tuple[tuple[Refusal, re.Pattern[str]], ...]] = tuple(
-    (refusal, re.compile(words))
+    (refusal, re.compile(words, re.MULTILINE))
     for refusal, words in (
         (Refusal.PASSWORD, r"password authentication failed for user|no password supplied"),
+        (Refusal.PASSWORD, r"(SASL|password) authentication failed$"),
+        (Refusal.USER, r"no such user"),
+        (Refusal.DATABASE, r"no such database"),
+        (Refusal.SETTING, r"unsupported startup parameter"),
         (Refusal.SETTING, r"invalid value for parameter"),
         (
             Refusal.USER,

@@ -11,7 +11,9 @@ from millpond.drivers._tls import TlsFiles
 
 # DISCARD ALL would do the same and more: it also drops the library's prepared statements, asyncpg's behind
 # its back. RESET ROLE comes after SET SESSION AUTHORIZATION, which sets the role to none whatever
-# `server_settings` says; RESET ALL does not touch the role.
+# `server_settings` says; RESET ALL does not touch the role. DISCARD PLANS, because a kept statement or
+# function goes on reading the dates in its text as the last borrower's TimeZone and DateStyle had them.
+# The last statement only asks whether SQL's PREPARE has left something: its tag says.
 CLEAN_SESSION: Final = """\
 CLOSE ALL;
 SET SESSION AUTHORIZATION DEFAULT;
@@ -22,13 +24,22 @@ SELECT pg_catalog.pg_advisory_unlock_all();
 DISCARD PLANS;
 DISCARD TEMP;
 DISCARD SEQUENCES;
+SELECT FROM pg_catalog.pg_prepared_statement() WHERE from_sql
+"""
+
+# The tag that `CLEAN_SESSION` ends with when there is nothing for `DEALLOCATE_PREPARED`, which would take the
+# server as long as all the rest.
+NOTHING_PREPARED: Final = "SELECT 0"
+
+# Not DEALLOCATE ALL: the library counts on its own.
+DEALLOCATE_PREPARED: Final = """\
 DO $$
 DECLARE statement text;
 BEGIN
   FOR statement IN SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql LOOP
     EXECUTE pg_catalog.format('DEALLOCATE %I', statement);
   END LOOP;
-END $$;
+END $$
 """
 
 # In recovery every transaction is read-only; the first column is there to say which of the two it is.
@@ -98,7 +109,11 @@ class Session(Protocol):
         ...
 
     async def clean(self) -> None:
-        """Bring the settled session back to what it was after connecting."""
+        """Bring the settled session back to what it was after connecting, and the client's side too."""
+        ...
+
+    def remember(self) -> None:
+        """Take the present state of the client's side for the one to come back to; no I/O."""
         ...
 
     async def answer(self) -> None:

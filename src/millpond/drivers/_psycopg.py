@@ -12,12 +12,18 @@ import os
 import select
 import socket
 import ssl as tls
-import weakref
 from collections.abc import Generator, Iterator
 from typing import Any, ClassVar, Final
 
 from millpond.drivers._postgresql_refusals import Refusal, refusal_in
-from millpond.drivers._postgresql_session import CLEAN_SESSION, FITNESS, Target, rows_of
+from millpond.drivers._postgresql_session import (
+    CLEAN_SESSION,
+    DEALLOCATE_PREPARED,
+    FITNESS,
+    NOTHING_PREPARED,
+    Target,
+    rows_of,
+)
 from millpond.drivers._shared import ask, outlive_fork
 from millpond.drivers._tls import BadTlsFile, tls_context
 from millpond.errors import MissingExtra
@@ -36,7 +42,13 @@ _PATIENCE_S: Final = 0.5
 _LOOK_AGAIN_S: Final = 0.1  # as psycopg waits: so often it looks up without having heard anything
 _KEEPALIVE_PROBES: Final = 3
 _ERRORS: Final = (pq.ExecStatus.FATAL_ERROR, pq.ExecStatus.BAD_RESPONSE)
-_AT_REST: Final = (pq.TransactionStatus.IDLE, pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR)
+# Asked at every lease: an attribute of an enum is looked up, and compared, more slowly than a number.
+_OK: Final = int(pq.ConnStatus.OK)
+_IDLE: Final = int(pq.TransactionStatus.IDLE)
+_PIPELINE_OFF: Final = int(pq.PipelineStatus.OFF)
+_AT_REST: Final = (_IDLE, int(pq.TransactionStatus.INTRANS), int(pq.TransactionStatus.INERROR))
+_CLEAN_SESSION: Final = CLEAN_SESSION.encode()
+_NOTHING_PREPARED: Final = NOTHING_PREPARED.encode()
 _PEER_HUNG_UP: Final = getattr(select, "POLLRDHUP", 0)  # others tell it by POLLHUP, which is always asked
 
 # SQLSTATE, or the class of it: 08 connection exception; 57P admin shutdown and its kind; 25P03 idle in
@@ -49,14 +61,12 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
 
     library: ClassVar[str] = "psycopg"
 
-    _is_ours = False  # open, and not only being made
     _is_doomed = False
     _is_tended = False
     _waiting = 0
-    _fresh: dict[str, Any] | None = None
+    _fresh: dict[str, Any]
     _target: Target
     _home: asyncio.AbstractEventLoop
-    _opener: weakref.ref[asyncio.Task[Any]]
 
     @classmethod
     async def open(cls, target: Target) -> PsycopgConnection:
@@ -85,13 +95,10 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
         self.prepare_threshold = 5 if target.statement_cache_size else None
         self.prepared_max = target.statement_cache_size
         self._home = asyncio.get_running_loop()
-        task = asyncio.current_task()
-        assert task is not None  # noqa: S101 - whoever awaits is in one
-        self._opener = weakref.ref(task)
         self._poll = select.poll() if hasattr(select, "poll") else None
         if self._poll is not None:
             self._poll.register(self.pgconn.socket, _PEER_HUNG_UP)
-        self._is_ours = True
+        self.remember()
         outlive_fork(self)
         return self
 
@@ -100,19 +107,21 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
     @property
     def is_lost(self) -> bool:
         """True when psycopg knows it, which it does not before it is used, or when the kernel does."""
-        if self._is_doomed or self.pgconn.status != pq.ConnStatus.OK:
+        if self._is_doomed or self.pgconn.status != _OK:
             return True
-        return bool(self._poll is not None and self._poll.poll(0))
+        poll = self._poll
+        return poll is not None and bool(poll.poll(0))
 
     @property
     def is_unfinished(self) -> bool:
         """Somebody is still at it, an answer is only half read, or a block was not left."""
+        pgconn = self.pgconn
         return bool(
-            self.pgconn.transaction_status not in _AT_REST
+            pgconn.transaction_status not in _AT_REST
             or self._waiting
             or self.lock.locked()
             or self._pipeline is not None
-            or self.pgconn.pipeline_status != pq.PipelineStatus.OFF
+            or pgconn.pipeline_status != _PIPELINE_OFF
             or self._num_transactions
             or self._tpc is not None
         )
@@ -120,8 +129,7 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
     @property
     def is_unsettled(self) -> bool:
         """There is something that a rollback has to see to before the next borrower."""
-        is_idle = self.pgconn.transaction_status == pq.TransactionStatus.IDLE
-        return not is_idle or self._autocommit != self._target.autocommit
+        return self.pgconn.transaction_status != _IDLE or self._autocommit != self._target.autocommit
 
     @property
     def reported(self) -> tuple[bool, bool] | None:
@@ -144,7 +152,6 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
         timeout: float | None = None,
     ) -> Any:
         """As psycopg's, but a cancellation takes a second at most, and nobody closes the socket under it."""
-        self._remember()
         self._waiting += 1
         try:
             return await waiting.wait_async(gen, self.pgconn.socket, interval=interval, timeout=timeout)
@@ -206,10 +213,11 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
 
     async def clean(self) -> None:
         """Bring the settled session back to what it was after connecting, and the client's side too."""
-        await self._ask(CLEAN_SESSION.encode())
+        *_, prepared = await self._ask(_CLEAN_SESSION)
+        if prepared.command_status != _NOTHING_PREPARED:
+            await self._ask(DEALLOCATE_PREPARED.encode())
         self._notifies_backlog = type(self._notifies_backlog or [])()  # type: ignore[assignment] # a deque
-        if self._fresh is not None:
-            self._put_back(self._fresh)
+        self._put_back(self._fresh)
 
     async def answer(self) -> None:
         """Make a round trip."""
@@ -260,23 +268,16 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
 
     # -- the client's side of a session ---------------------------------------------------------
 
-    def _remember(self) -> None:
-        """Keep what the client's side is like before anybody but the pool has touched it.
-
-        The task that opens a connection also runs the pool's `on_connect`; every other is a borrower's.
-        """
-        if self._fresh is not None or not self._is_ours:
-            return
-        opener = self._opener()
-        if opener is None or opener is not asyncio.current_task(self._home):
-            self._fresh = {
-                **{name: vars(self)[name] for name in _CLIENT_STATE},
-                "_notice_handlers": tuple(self._notice_handlers),
-                "_notify_handlers": tuple(self._notify_handlers),
-                "_adapters": psycopg.adapt.AdaptersMap(super().adapters),
-                "prepare_threshold": self.prepare_threshold,
-                "prepared_max": self.prepared_max,
-            }
+    def remember(self) -> None:
+        """Take the client's side as it is for the one to come back to."""
+        self._fresh = {
+            **{name: vars(self)[name] for name in _CLIENT_STATE},
+            "_notice_handlers": tuple(self._notice_handlers),
+            "_notify_handlers": tuple(self._notify_handlers),
+            "_adapters": psycopg.adapt.AdaptersMap(self.adapters),
+            "prepare_threshold": self.prepare_threshold,
+            "prepared_max": self.prepared_max,
+        }
 
     def _put_back(self, fresh: dict[str, Any]) -> None:
         vars(self).update({name: fresh[name] for name in _CLIENT_STATE})
@@ -285,27 +286,6 @@ class PsycopgConnection(psycopg.AsyncConnection[Any]):
         self._adapters = psycopg.adapt.AdaptersMap(fresh["_adapters"])
         self.prepare_threshold = fresh["prepare_threshold"]
         self.prepared_max = fresh["prepared_max"]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if name in _ASSIGNED:
-            self._remember()
-        super().__setattr__(name, value)
-
-    @property
-    def adapters(self) -> psycopg.adapt.AdaptersMap:
-        """As psycopg's."""
-        self._remember()
-        return super().adapters
-
-    def add_notice_handler(self, callback: Any) -> None:
-        """As psycopg's; a full reset removes it."""
-        self._remember()
-        super().add_notice_handler(callback)
-
-    def add_notify_handler(self, callback: Any) -> None:
-        """As psycopg's; a full reset removes it."""
-        self._remember()
-        super().add_notify_handler(callback)
 
     # -- errors ---------------------------------------------------------------------------------
 
@@ -345,9 +325,6 @@ _CLIENT_STATE: Final = (
     "row_factory", "cursor_factory", "server_cursor_factory",
     "_isolation_level", "_read_only", "_deferrable", "_begin_statement",
 )  # fmt: skip
-_ASSIGNED: Final = frozenset({
-    "row_factory", "cursor_factory", "server_cursor_factory", "prepare_threshold", "prepared_max",
-})  # fmt: skip
 
 
 def _said(error: BaseException) -> Refusal | None:

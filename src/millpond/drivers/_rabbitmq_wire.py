@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any, Final
 
 import aio_pika
@@ -20,10 +21,11 @@ from aio_pika.tools import CallbackCollection, OneShotCallback
 from aiormq.abc import ChannelFrame, DeliveredMessage
 from aiormq.channel import Channel, Returning
 from aiormq.connection import Connection, TransportFactory
-from aiormq.exceptions import InvalidFrameError, ProbableAuthenticationError
+from aiormq.exceptions import DeliveryError, InvalidFrameError, ProbableAuthenticationError
 from pamqp import commands as spec
 from yarl import URL
 
+from millpond.drivers._rabbitmq_claims import Claims, deletion, is_claim
 from millpond.drivers._shared import Unfit, cut, tune_socket
 
 _MOST_CHANNELS: Final = 65535  # what a server that names no limit can take
@@ -157,14 +159,17 @@ class Lane(Channel):
         has_qos: a prefetch was set.
         was_told_to_confirm: `confirm.select` was said where the pool did not want it; no way back.
         unacknowledged: tags of the deliveries that the server waits for a word about.
+        claims: the exclusive queues that were declared on it.
     """
 
     def __init__(self, connector: Wire, number: int, **options: Any) -> None:
         self.is_transactional = self.has_qos = self.was_told_to_confirm = False
         self.unacknowledged: set[int] = set()
+        self.claims = Claims()
         self._careless: set[str] = set()  # consumers whose deliveries need no word
         self._is_careless_get = False
         self._asking = 0
+        self._said = self._covered = 0  # words that call for no answer, and how many of them one has followed
         super().__init__(connector, number, **options)
 
     @property
@@ -180,8 +185,24 @@ class Lane(Channel):
     @property
     def is_unfinished(self) -> bool:
         """A question has no answer yet, or a message no confirmation."""
-        confirming = any(not isinstance(each, Returning) for each in self.confirmations.values())
-        return confirming or self._asking > 0
+        if self._asking > 0:
+            return True
+        confirmations = self.confirmations
+        return bool(confirmations) and any(not isinstance(each, Returning) for each in confirmations.values())
+
+    @property
+    def is_unheard(self) -> bool:
+        """The server may still close the channel because of a word that calls for no answer.
+
+        It answers in order: whatever it says to an earlier word comes before the answer to a later one.
+        """
+        return self._covered < self._said
+
+    def _speak(self) -> None:
+        self._said += 1
+
+    def _hear(self, said: int) -> None:
+        self._covered = max(self._covered, said)
 
     @property
     def _end_begun(self) -> asyncio.Event:
@@ -211,10 +232,19 @@ class Lane(Channel):
             case spec.Basic.Consume() if frame.no_ack:
                 self._careless.add(str(frame.consumer_tag))
         self._asking += 1
+        if getattr(frame, "nowait", False):
+            self._speak()
+        said = self._said
         try:
-            return await super().rpc(frame, timeout=timeout)
+            with self.claims.asking(frame) if is_claim(frame) else nullcontext():
+                answer = await super().rpc(frame, timeout=timeout)
         finally:
             self._asking -= 1
+        if answer is not None:
+            self._hear(said)
+        if self.claims:
+            self.claims.hear(frame, answer)
+        return answer
 
     async def _read_content(self, frame: Any, header: Any) -> DeliveredMessage:
         match frame:
@@ -224,10 +254,24 @@ class Lane(Channel):
                 self.unacknowledged.add(int(frame.delivery_tag or 0))
         return await super()._read_content(frame, header)
 
+    async def basic_publish(self, body: bytes, **options: Any) -> Any:
+        """Publish; wait for the confirm, where there is one."""
+        self._speak()
+        said = self._said
+        try:
+            answer = await super().basic_publish(body, **options)
+        except DeliveryError:  # a refusal is an answer
+            self._hear(said)
+            raise
+        if answer is not None:
+            self._hear(said)
+        return answer
+
     # The word is out only when these return: what was cancelled on its way counts as not said.
 
     async def basic_ack(self, delivery_tag: int, multiple: bool = False, wait: bool = True) -> None:
         """Acknowledge."""
+        self._speak()
         await super().basic_ack(delivery_tag, multiple=multiple, wait=wait)
         self._settle(delivery_tag, multiple)
 
@@ -235,11 +279,13 @@ class Lane(Channel):
         self, delivery_tag: int, multiple: bool = False, requeue: bool = True, wait: bool = True
     ) -> None:
         """Reject one or several."""
+        self._speak()
         await super().basic_nack(delivery_tag, multiple=multiple, requeue=requeue, wait=wait)
         self._settle(delivery_tag, multiple)
 
     async def basic_reject(self, delivery_tag: int, *, requeue: bool = True, wait: bool = True) -> None:
         """Reject one."""
+        self._speak()
         await super().basic_reject(delivery_tag, requeue=requeue, wait=wait)
         self._settle(delivery_tag, False)
 
@@ -285,6 +331,9 @@ class _AtEnd(OneShotCallback):
 class Line(aio_pika.Connection):
     """aio-pika's connection over one `Wire`, opened once and never again.
 
+    Attributes:
+        is_retired: it may have an exclusive queue of somebody who has gone; no further lease is on it.
+
     Args:
         url: scheme, host and port; nothing secret.
         user: who logs in.
@@ -300,6 +349,7 @@ class Line(aio_pika.Connection):
     ) -> None:
         super().__init__(url)
         self.plug = plug
+        self.is_retired = False
         self.wire = Wire(
             # An empty user or password would mean "guest" there.
             url.with_user(user).with_password(password).update_query(heartbeat=heartbeat),
@@ -328,7 +378,9 @@ class Line(aio_pika.Connection):
     @property
     def is_lost(self) -> bool:
         """Either side has closed it."""
-        return not self.wire.is_opened or self.plug.is_cut
+        # Below: `wire.is_opened`, which first looks whether there are such tasks; once it is open there are.
+        wire = self.wire
+        return self.plug.is_cut or wire.is_closed or wire._reader_task.done() or wire._writer_task.done()
 
     def cut(self) -> None:
         """Cut it at once; never waits, never raises."""
@@ -355,6 +407,7 @@ class RabbitMQChannel(aio_pika.Channel):
         super().__init__(connection, publisher_confirms=publisher_confirms)
         self.line = connection
         self.is_ended = self.is_unanswered = False
+        self._lanes: list[Lane] = []  # of this lease: its borrower may have closed one and opened another
 
     @property
     def lane(self) -> Lane | None:
@@ -364,16 +417,48 @@ class RabbitMQChannel(aio_pika.Channel):
 
     @property
     def is_lost(self) -> bool:
-        """Either side has closed it, or its connection."""
+        """Either side has closed it, or its connection, or that is not to be used again."""
+        # Asked twice at every lease: in the order of what it costs, and without what others ask again.
+        line = self.line
+        if self.is_ended or line.is_retired or self._closed.done():
+            return True
         lane = self.lane
-        return self.is_ended or self.line.is_lost or self.is_closed or lane is None or lane.is_ending
+        return lane is None or lane.is_closed or lane.is_ending or line.is_lost
+
+    @property
+    def has_claims(self) -> bool:
+        """An exclusive queue of its borrower's may be on the connection."""
+        lanes = self._lanes
+        if len(lanes) == 1:  # the usual case, without a generator
+            return bool(lanes[0].claims)
+        return any(lane.claims for lane in lanes)
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Something of its borrower's goes on, or waits for the next one."""
+        return self.has_claims or (self.lane is not None and self.lane.is_unsettled)
+
+    @property
+    def is_touched(self) -> bool:
+        """It differs from a fresh one."""
+        lane = self.lane
+        return (lane is not None and lane.is_touched) or self.has_claims or self.has_callbacks
 
     @property
     def has_callbacks(self) -> bool:
         """A borrower has added one."""
-        # Collections belong to queues that the borrower has declared, and go with these.
-        of_its_own = [each for each in self.close_callbacks if not isinstance(each, CallbackCollection)]
-        return len(self.return_callbacks) > 0 or len(of_its_own) > 1
+        if self.return_callbacks:
+            return True
+        if len(self.close_callbacks) > 1:
+            # Collections belong to queues that the borrower has declared, and go with these.
+            of_its_own = [each for each in self.close_callbacks if not isinstance(each, CallbackCollection)]
+            if len(of_its_own) > 1:
+                return True
+        # aio-pika listens to the channel below for returned messages, and to nothing else.
+        lane = self.lane
+        return lane is not None and (
+            len(lane.on_return_callbacks) > 1 or len(lane.on_consumer_cancel_callbacks) > 0
+        )
 
     async def _open(self) -> None:
         # aio-pika's own would leave something on the connection for every channel that was ever opened on it.
@@ -382,6 +467,7 @@ class RabbitMQChannel(aio_pika.Channel):
         lane = await wire.channel(
             publisher_confirms=self.publisher_confirms, on_return_raises=self.on_return_raises
         )
+        self._lanes.append(lane)
         at_end = _AtEnd(self._on_close, self._end_quietly)
         lane.closing.add_done_callback(at_end)
         self._channel = UnderlayChannel(channel=lane, close_callback=at_end)
@@ -400,17 +486,29 @@ class RabbitMQChannel(aio_pika.Channel):
         """Become a fresh channel: the server forgets all about the old one, and requeues what it held.
 
         Raises:
-            ConnectionError: it is closed already.
+            ConnectionError: it is closed already, or has an exclusive queue of a name that nobody has heard.
+            aiormq.AMQPError: an exclusive queue could not be deleted.
         """
         lane = self.lane
         if lane is None or self.is_lost:
             raise ConnectionResetError("the channel is closed")
+        await self._delete_exclusive(lane)
+        self._lanes.clear()
         self.return_callbacks.clear()
         self.close_callbacks.clear()
         self.close_callbacks.add(self._set_closed_callback)
         await lane.hang_up()
         await self.reopen()
         await self._on_initialized()  # reopen() forgets to listen for returned messages
+
+    async def _delete_exclusive(self, lane: Lane) -> None:
+        if any(each.claims.nameless for each in self._lanes):
+            raise ConnectionResetError("there may be an exclusive queue whose name nobody has heard")
+        others = [each for each in self.line.wire.channels.values() if each not in self._lanes]
+        kept = {name for each in others if isinstance(each, Lane) for name in each.claims.named}
+        mine = {name: said for each in self._lanes for name, said in each.claims.named.items()}
+        for frame in deletion({name: said for name, said in mine.items() if name not in kept}):
+            await lane.rpc(frame)
 
     async def hang_up(self) -> None:
         """Close it, whatever is under way on it."""

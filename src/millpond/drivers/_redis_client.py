@@ -6,13 +6,14 @@ them, it is never opened again, and it knows what has become of its session.
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from typing import Any, Final
 
 import redis.asyncio
 from redis.asyncio.client import Monitor, Pipeline, PubSub
 from redis.asyncio.connection import AbstractConnection
+from redis.client import CaseInsensitiveDict
 from redis.exceptions import MasterDownError, ReadOnlyError, ResponseError
 
 from millpond.drivers._redis_words import HARMLESS, LASTING, UNENDING, is_harmless, spoken
@@ -306,6 +307,73 @@ def require_free(wire: Wire) -> None:
         )
 
 
+class Callbacks(CaseInsensitiveDict):
+    """redis-py's mapping from commands to what makes something of their answers; it notes that it changes.
+
+    Args:
+        callbacks: what it holds, by names in capitals.
+        wire: what is touched when it changes.
+    """
+
+    def __init__(self, callbacks: Mapping[str, Any], wire: Wire) -> None:
+        dict.update(self, callbacks)
+        self._wire = wire
+        self._before: dict[str, Any] | None = None
+
+    def remember(self) -> None:
+        """Take what it holds for what to come back to."""
+        self._before = None
+
+    def put_back(self) -> None:
+        """Hold again what was remembered."""
+        if self._before is not None:
+            dict.clear(self)
+            dict.update(self, self._before)
+            self._before = None
+
+    def _note(self) -> None:
+        self._wire.is_touched = True
+        if self._before is None:
+            self._before = dict(self)
+
+    def __setitem__(self, command: str, callback: Any) -> None:
+        self._note()
+        super().__setitem__(command, callback)  # type: ignore[no-untyped-call]
+
+    def __delitem__(self, command: str) -> None:
+        self._note()
+        super().__delitem__(command)  # type: ignore[no-untyped-call]
+
+    def __ior__(self, other: Any) -> "Callbacks":  # type: ignore[misc]
+        self.update(other)
+        return self
+
+    def update(self, data: Any) -> None:  # type: ignore[override]
+        """As redis-py's."""
+        self._note()
+        super().update(data)  # type: ignore[no-untyped-call]
+
+    def pop(self, *args: Any) -> Any:
+        """As a mapping's."""
+        self._note()
+        return super().pop(*args)
+
+    def popitem(self) -> Any:
+        """As a mapping's."""
+        self._note()
+        return super().popitem()
+
+    def setdefault(self, *args: Any) -> Any:
+        """As a mapping's."""
+        self._note()
+        return super().setdefault(*args)
+
+    def clear(self) -> None:
+        """As a mapping's."""
+        self._note()
+        super().clear()
+
+
 class RedisConnection(redis.asyncio.Redis):
     """This is redis-py's client, bound to one connection; commands, pipelines, subscriptions all go there.
 
@@ -321,7 +389,26 @@ class RedisConnection(redis.asyncio.Redis):
         self.wire = wire
         self.connection = wire  # type: ignore[assignment]
         self._single_conn_lock = wire.turn
+        self._callbacks = Callbacks(self.response_callbacks, wire)
+        self.response_callbacks: Any = self._callbacks
         self._exclusive: Any = OnlyOne(wire, options, is_exclusive=True)
+
+    @property
+    def has_other_callbacks(self) -> bool:
+        """Somebody has put another mapping of response callbacks in the place of its own."""
+        return self.response_callbacks is not self._callbacks
+
+    def remember(self) -> None:
+        """Take the response callbacks as they are for those to come back to."""
+        if self.has_other_callbacks:
+            self._callbacks = Callbacks(CaseInsensitiveDict(self.response_callbacks), self.wire)
+            self.response_callbacks = self._callbacks
+        self._callbacks.remember()
+
+    def put_back(self) -> None:
+        """Bring the response callbacks back to those that were last remembered."""
+        self.response_callbacks = self._callbacks
+        self._callbacks.put_back()
 
     async def initialize(self) -> "RedisConnection":
         """Nothing is left to be done."""

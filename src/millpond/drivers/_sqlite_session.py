@@ -38,6 +38,20 @@ _SESSION_PRAGMAS: Final = (
     "cache_spill",
     "journal_size_limit",
     "wal_autocheckpoint",
+    "max_page_count",
+    "mmap_size",
+    "threads",
+    "analysis_limit",
+    "cell_size_check",
+    "fullfsync",
+    "checkpoint_fullfsync",
+    # Deprecated, but they change what every statement answers.
+    "full_column_names",
+    "short_column_names",
+    "count_changes",
+    "empty_result_callbacks",
+    # Last, for it takes a lock. With "off" there is no way to roll back.
+    "journal_mode",
 )
 
 
@@ -45,6 +59,7 @@ class Session(sqlite3.Connection):
     """A sqlite3 connection that can be brought back to the state it was opened in."""
 
     opened_row_factory: Any = None
+    opened_text_factory: Any = str
     opened_isolation_level: Any = None
     opened_pragmas: Mapping[str, Any]
     opened_path: Path | None = None  # None: a database in memory
@@ -87,9 +102,14 @@ class Session(sqlite3.Connection):
         row = self.execute(f"PRAGMA {name} = {literal}").fetchone()
         return None if row is None else row[0]
 
-    def remember(self) -> None:
-        """Take the present state for the one to come back to."""
+    def remember_pragmas(self) -> None:
+        """Take the pragmas as they are for those to come back to."""
         self.opened_pragmas = {name: self.pragma(name) for name in _SESSION_PRAGMAS}
+
+    def remember(self) -> None:
+        """Take factories and isolation level as they are for those to come back to; from any thread."""
+        self.opened_isolation_level = self.isolation_level
+        self.opened_row_factory, self.opened_text_factory = self.row_factory, self.text_factory
 
     def note_file(self, path: Path) -> None:
         """Take the file at `path` for the one that is open.
@@ -138,7 +158,11 @@ class Session(sqlite3.Connection):
                 self.execute(f"DROP {kind} temp.{quoted(name)}")
 
     def restore(self) -> None:
-        """Come back to the state remembered."""
+        """Come back to the state remembered.
+
+        Raises:
+            sqlite3.OperationalError: another connection is in the way of the journal mode.
+        """
         self.set_authorizer(None)  # first: it may forbid the rest
         self.set_progress_handler(None, 0)
         self.set_trace_callback(None)
@@ -155,7 +179,9 @@ class Session(sqlite3.Connection):
         for name, value in self.opened_pragmas.items():
             if value is not None and self.pragma(name) != value:
                 self.set_pragma(name, value)
-        self.row_factory = self.opened_row_factory
+                if name == "journal_mode" and self.pragma(name) != value:
+                    raise sqlite3.OperationalError("the journal mode does not come back")
+        self.row_factory, self.text_factory = self.opened_row_factory, self.opened_text_factory
 
 
 def _file_at(path: Path) -> tuple[int, int] | None:

@@ -40,9 +40,11 @@ TlsMode: TypeAlias = Literal["disable", "verify-full"]
 
 _CHECK: Final = "/grpc.health.v1.Health/Check"
 _SERVING: Final = 1
-# The transport works, whatever the server thinks of the question.
+# The transport works, whatever the server thinks of the question. Also when it has no room for it: a new
+# channel would not give it more.
 _ALIVE: Final = frozenset({
     grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED,
 })  # fmt: skip
 _UNTRUSTED: Final = re.compile(
     r"CERTIFICATE_VERIFY_FAILED|[Hh]ostname [Vv]erification|Peer name .* is not in"

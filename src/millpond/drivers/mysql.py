@@ -17,7 +17,8 @@ What a reset covers, by the pool's `reset` level:
               5.7.3 and MariaDB 10.2.4; where a proxy does not let the command through, connecting
               fails and says so: choose `rollback`.
 
-What stays at every level is what belongs to the client: decoders, cursor classes.
+A full reset also brings back what belongs to the client, as the pool's `on_connect` left it: decoders,
+encoders and cursor class. With aiomysql each connection has mappings of its own.
 
 A cancelled statement costs the connection, whatever the level: the protocol has no way to take a
 question back. The server goes on with the statement until it ends, and notices only then that nobody
@@ -71,6 +72,9 @@ _CONNECTIONS: Final[Mapping[str, tuple[str, str]]] = {
     "aiomysql": ("millpond.drivers._aiomysql", "AiomysqlConnection"),
 }
 
+# Looked up at every lease: an attribute of an enum class costs more than a global.
+_KEEP: Final = Verdict.KEEP
+_RESET: Final = Verdict.RESET
 _LONGEST_IDENTIFIER: Final = 64  # characters
 _LONGEST_APPLICATION_NAME: Final = 64  # bytes; all attributes together must stay below 251
 _LONGEST_STATEMENT_TIMEOUT: Final = 2_147_483.0  # max_execution_time counts milliseconds in 32 bits
@@ -290,6 +294,7 @@ class MySQLDriver:
             await conn.open()
             conn.forget_password()
             outlive_fork(conn)
+            conn.remember()
             self._tune(conn)
             await self._look(conn, is_new=True)
             if self._reset_level == "full":
@@ -326,11 +331,16 @@ class MySQLDriver:
         if conn.is_lost or conn.is_unfinished:
             raise conn.InterfaceError(0, "the connection is lost, or has an answer that nobody has read")
         if self._reset_level == "full":
+            conn.put_back()
             await self._start_over(conn)
             return
         await conn.rollback()
         if conn.get_autocommit() is not self.autocommit:
             await conn.run(f"SET autocommit={self.autocommit:d}")
+
+    def remember(self, conn: Session) -> None:
+        """Take the client's side as it is for the one that a full reset comes back to."""
+        conn.remember()
 
     async def close(self, conn: Session) -> None:
         """Say goodbye and wait until the connection is closed."""
@@ -346,22 +356,22 @@ class MySQLDriver:
 
     def after_lease(self, conn: Session, error: BaseException | None) -> Verdict:
         """Judge a connection by what was heard of it, and by what `error` and its causes say."""
-        failures = [each for each in chain(error) if isinstance(each, conn.Error)]
-        must_write = self.session == "read-write"
-        if must_write and any(map(errors.is_demotion, failures)):
-            return Verdict.DISCARD_ALL
-        is_suspect = any(errors.is_loss(each, must_write=must_write) for each in failures)
-        if is_suspect or conn.is_lost or conn.is_unfinished:
+        if error is not None:
+            failures = [each for each in chain(error) if isinstance(each, conn.Error)]
+            must_write = self.session == "read-write"
+            if must_write and any(map(errors.is_demotion, failures)):
+                return Verdict.DISCARD_ALL
+            if any(errors.is_loss(each, must_write=must_write) for each in failures):
+                return Verdict.DISCARD
+        if conn.is_lost or conn.is_unfinished:
             return Verdict.DISCARD
+        level = self._reset_level
+        if level == "full":
+            return _RESET  # what SET and its kind have done cannot be seen from here
         is_changed = conn.is_in_transaction or conn.get_autocommit() is not self.autocommit
-        match self._reset_level:
-            case "full":
-                # What SET and its kind have done cannot be seen from here.
-                return Verdict.RESET
-            case "rollback":
-                return Verdict.RESET if is_changed or conn.is_in_doubt else Verdict.KEEP
-            case _:
-                return Verdict.DISCARD if is_changed else Verdict.KEEP
+        if level == "rollback":
+            return _RESET if is_changed or conn.is_in_doubt else _KEEP
+        return Verdict.DISCARD if is_changed else _KEEP
 
     def is_permanent(self, error: BaseException) -> bool:
         """True for wrong credentials, an unknown database or setting, TLS that is refused or does not hold.

@@ -11,20 +11,21 @@ What a reset covers, by the pool's `reset` level:
     full      That, and after every lease: session authorization and role, all settings (back
               to what `server_settings` and the role say), cursors, LISTEN, advisory locks,
               cached plans, temporary tables, sequence state, statements made by SQL PREPARE,
-              callbacks of add_listener and add_log_listener. The library's own prepared
-              statements survive. Needs plpgsql, which is in every database unless dropped.
+              callbacks of add_listener. The library's own prepared statements survive. Needs
+              plpgsql, which is in every database unless dropped.
 
-What belongs to the client stays with asyncpg, at every level: type codecs, query loggers, termination
-listeners. With psycopg a full reset brings back what the pool's `on_connect` made of it: row, cursor and
-server cursor factories, adapters, handlers of notices and notifications, isolation level, read_only,
-deferrable, prepare_threshold and prepared_max. Settings that `on_connect` makes with SET do not outlive
-the first full reset: give them as `server_settings`.
+A full reset also brings the client's side back to what the pool's `on_connect` made of it. With asyncpg:
+type codecs, query loggers, log and termination listeners. With psycopg: row, cursor and server cursor
+factories, adapters, handlers of notices and notifications, isolation level, read_only, deferrable,
+prepare_threshold and prepared_max. Settings that `on_connect` makes with SET, and its LISTEN, do not
+outlive the first full reset: give settings as `server_settings`.
 
 A cancelled statement costs no connection while the server answers. asyncpg returns at once and gives the
-statement up in the background. psycopg waits until it has ended, for a second at most, and closes the
-connection otherwise. With psycopg a connection goes, whatever the level, that comes back with an answer
-unread (a COPY or a stream left open), in pipeline mode, inside a `transaction()` block, in a two-phase
-transaction, or with a task still on it.
+statement up in the background; a `copy_from_...` that fails here or is cancelled costs the connection,
+because asyncpg may wait for ever for an answer that it has had. psycopg waits until the statement has ended,
+for a second at most, and closes the connection otherwise. With psycopg a connection goes, whatever the level,
+that comes back with an answer unread (a COPY or a stream left open), in pipeline mode, inside a
+`transaction()` block, in a two-phase transaction, or with a task still on it.
 
 Broken is what the library knows to be closed (psycopg: or the kernel, which is asked), and errors of
 classes 08, 57P and 25P03. A query that failed, and any error of the borrower's own, says nothing about the
@@ -55,6 +56,9 @@ Library: TypeAlias = Literal["asyncpg", "psycopg"]
 SslMode: TypeAlias = Literal["disable", "prefer", "require", "verify-ca", "verify-full"]
 Access: TypeAlias = Literal["any", "read-write"]
 
+# Looked up at every lease: an attribute of an enum class costs more than a global.
+_KEEP: Final = Verdict.KEEP
+_RESET: Final = Verdict.RESET
 _LONGEST_IDENTIFIER: Final = 63  # NAMEDATALEN - 1, bytes
 _MOST_MILLISECONDS: Final = 2**31 - 1  # what statement_timeout can hold
 
@@ -291,6 +295,10 @@ class PostgreSQLDriver:
         if self._reset_level == "full":
             await conn.clean()
 
+    def remember(self, conn: Session) -> None:
+        """Take the client's side as it is for the one that a full reset comes back to."""
+        conn.remember()
+
     async def close(self, conn: Session) -> None:
         """Say goodbye, and with asyncpg wait until the server has hung up."""
         await conn.hang_up()
@@ -307,16 +315,16 @@ class PostgreSQLDriver:
         """Judge a connection by what is known of it, and by what `error` and its causes say."""
         if error is not None and self._must_write and self._was_demoted(conn, error):
             return Verdict.DISCARD_ALL
-        if conn.is_lost or conn.is_unfinished or any(map(conn.is_fatal, chain(error))):
+        if conn.is_lost or conn.is_unfinished:
             return Verdict.DISCARD
-        match self._reset_level:
-            case "full":
-                # What SET and its kind have done cannot be seen from here.
-                return Verdict.RESET
-            case "rollback":
-                return Verdict.RESET if conn.is_unsettled else Verdict.KEEP
-            case _:
-                return Verdict.DISCARD if conn.is_unsettled else Verdict.KEEP
+        if error is not None and any(map(conn.is_fatal, chain(error))):
+            return Verdict.DISCARD
+        level = self._reset_level
+        if level == "full":
+            return _RESET  # what SET and its kind have done cannot be seen from here
+        if not conn.is_unsettled:
+            return _KEEP
+        return _RESET if level == "rollback" else Verdict.DISCARD
 
     def is_permanent(self, error: BaseException) -> bool:
         """True for wrong credentials, an unknown database or setting, a certificate that does not hold.

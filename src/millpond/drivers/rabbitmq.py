@@ -9,17 +9,28 @@ means up to 5 connections and so up to 250 channels, `min_size` 2 means two chan
 What a reset covers, by the pool's `reset` level:
 
     none      Nothing is sent. A channel that comes back with a consumer, with deliveries that are not
-              acknowledged or in transaction mode is discarded.
+              acknowledged, in transaction mode or with an exclusive queue is discarded.
     rollback  After such a lease another channel takes its place, under the same object: the transaction is
-              rolled back, the deliveries go back to their queues, the consumers are gone. Prefetch,
-              callbacks and confirms that the borrower asked for stay.
+              rolled back, the deliveries go back to their queues, the consumers and the exclusive queues
+              are gone. Prefetch, callbacks and confirms that the borrower asked for stay.
     full      That, and the same after a lease that set a prefetch (`set_qos`), asked for confirms that the
               pool did not want, or left a callback for returned messages or for the channel's end. After
               any other lease nothing is sent.
 
+What a pool's `on_connect` sets on a channel, a prefetch for instance, goes with the first full reset too.
+
 Publishing, declaring, binding, purging, and getting messages that were acknowledged leave a channel as it
 was; the channel reads along what is sent. `channel.flow` is not among what a borrower can change: RabbitMQ
 refuses it, and closes the connection.
+
+A word that calls for no answer (an acknowledgement, a publish without confirms) has one when it is wrong: the
+server closes the channel. So that this is not the next borrower's error, a lease that ended on such a word is
+followed by one round trip, at every level but `none`.
+
+An exclusive queue belongs to the connection. While its borrower has it, the other channels of that
+connection can reach it by its name; no later borrower can. Where it cannot be deleted (its channel is
+discarded, or nobody has heard its name) the connection is retired: it takes no further lease, and ends with
+the last that it has. Whoever wants to share with nobody at all sets `channels_per_connection` to 1.
 
 At every level a channel is discarded when it is closed, when a call on it has no answer yet, and when a
 published message has no confirm yet: a publish that was cancelled may have arrived or not, and its confirm
@@ -57,6 +68,7 @@ __all__ = ["RabbitMQChannel", "RabbitMQDriver", "Refused", "TlsMode"]
 
 TlsMode: TypeAlias = Literal["disable", "require", "verify-ca", "verify-full"]
 
+_KEEP: Final = Verdict.KEEP  # asked for at every lease: an attribute of an enum class costs more
 _PORTS: Final = (5672, 5671)  # plain, TLS
 _MOST_CHANNELS: Final = 65535
 _MOST_HEARTBEAT: Final = 65534
@@ -318,10 +330,12 @@ class RabbitMQDriver:
         lane = conn.lane
         if lane is None or conn.is_lost:
             raise ConnectionResetError("the channel is closed")
-        if lane.is_unsettled or (self._reset_level == "full" and (lane.is_touched or conn.has_callbacks)):
+        if conn.is_unsettled or (self._reset_level == "full" and conn.is_touched):
             conn.is_unanswered = True
             await conn.renew()
             conn.is_unanswered = False
+        elif lane.is_unheard:
+            await self.ping(conn)
 
     async def close(self, conn: RabbitMQChannel) -> None:
         """Close the channel, and its connection with its last channel."""
@@ -402,6 +416,9 @@ class RabbitMQDriver:
         ship = self._berths.get(conn)
         if ship is not None and not conn.is_ended:
             self._harbour.depart(ship)
+            if conn.has_claims:
+                # They live as long as the connection does, and nobody will delete them any more.
+                ship.is_condemned = conn.line.is_retired = True
         conn.is_ended = True
 
     def _let_go(self, conn: RabbitMQChannel) -> _Ship | None:
@@ -423,13 +440,11 @@ class RabbitMQDriver:
         lane = conn.lane
         if lane is None or conn.is_lost or lane.is_unfinished:
             return Verdict.DISCARD
-        match self._reset_level:
-            case "none":
-                return Verdict.DISCARD if lane.is_unsettled else Verdict.KEEP
-            case "rollback":
-                return Verdict.RESET if lane.is_unsettled else Verdict.KEEP
-            case _:
-                return Verdict.RESET if lane.is_touched or conn.has_callbacks else Verdict.KEEP
+        level = self._reset_level
+        if level == "none":
+            return Verdict.DISCARD if conn.is_unsettled else _KEEP
+        is_changed = conn.is_unsettled if level == "rollback" else conn.is_touched
+        return Verdict.RESET if is_changed or lane.is_unheard else _KEEP
 
     def is_permanent(self, error: BaseException) -> bool:
         """True for wrong credentials, a virtual host that is not there or not for this user, TLS that fails.

@@ -19,8 +19,8 @@ nobody has read, and when a request was cancelled or timed out: what the server 
 apart from what the next borrower asks for. A subscription belongs outside a pool: `pool.detach()`. At level
 full it is also discarded after CLIENT NO-EVICT, NO-TOUCH and SETINFO, which RESET leaves as they are.
 
-What stays at every level is what belongs to the client: response callbacks and modules added to it. A pool's
-`on_connect` is for these; what it changes in the session does not outlive the first full reset.
+A full reset also brings back the client's response callbacks, as the pool's `on_connect` left them. What
+`on_connect` changes in the session does not outlive the first full reset.
 
 The server must know RESET and HELLO: Redis 6.2 or newer, Valkey. Broken is what the connection itself has
 noticed; an answer that is an error says nothing about it, and neither does the borrower's own error.
@@ -52,6 +52,7 @@ SslMode: TypeAlias = Literal["disable", "require", "verify-ca", "verify-full"]
 Session: TypeAlias = Literal["any", "read-write"]
 Protocol: TypeAlias = Literal[2, 3]
 
+_KEEP: Final = Verdict.KEEP  # asked for at every lease: an attribute of an enum class costs more
 _MOST_DATABASES: Final = 2**31 - 1
 _ANYBODY: Final = "default"  # the user of whoever names none
 
@@ -189,7 +190,7 @@ class RedisDriver:
         else:
             said.update(host=parts.host, port=parts.port, database=_number(parts.path.removeprefix("/")))
         options = check.with_query(said, parts.query, _IN_URL, _OTHER_NAMES)
-        if scheme.endswith("s") and options.setdefault("ssl", "verify-full") == "disable":
+        if scheme in ("rediss", "valkeys") and options.setdefault("ssl", "verify-full") == "disable":
             raise ValueError(f"the URL says {scheme}, which means TLS, and ssl=disable")
         return options
 
@@ -267,6 +268,8 @@ class RedisDriver:
             raise redis.ConnectionError("the connection is lost, or has an answer that nobody has read")
         if self._reset_level == "full" and wire.is_changed_for_good:
             raise redis.ConnectionError("the session was changed in a way that RESET does not mend")
+        if self._reset_level == "full":
+            conn.put_back()
         if self._reset_level == "full" and wire.is_touched:
             await self._greet(wire, reset=True)
         elif wire.is_unsettled:
@@ -274,6 +277,10 @@ class RedisDriver:
             answers = await wire.ask(("DISCARD",), ("UNWATCH",))
             _raise_if_error(answers[-1])
         wire.forget()
+
+    def remember(self, conn: RedisConnection) -> None:
+        """Take the response callbacks as they are for those that a full reset comes back to."""
+        conn.remember()
 
     async def close(self, conn: RedisConnection) -> None:
         """Close it and wait until it is closed; the protocol has no goodbye."""
@@ -300,15 +307,15 @@ class RedisDriver:
         is_in_use = wire.turn.locked()
         if wire.is_lost or ((wire.is_unfinished or is_in_use) and not (is_in_use and self._is_shared)):
             return Verdict.DISCARD
-        match self._reset_level:
-            case "full" if wire.is_changed_for_good:
+        level = self._reset_level
+        if level == "full":
+            if wire.is_changed_for_good:
                 return Verdict.DISCARD
-            case "full":
-                return Verdict.RESET if wire.is_touched or wire.is_unsettled else Verdict.KEEP
-            case "rollback":
-                return Verdict.RESET if wire.is_unsettled else Verdict.KEEP
-            case _:
-                return Verdict.DISCARD if wire.is_unsettled else Verdict.KEEP
+            is_changed = wire.is_touched or wire.is_unsettled or conn.has_other_callbacks
+            return Verdict.RESET if is_changed else _KEEP
+        if not wire.is_unsettled:
+            return _KEEP
+        return Verdict.RESET if level == "rollback" else Verdict.DISCARD
 
     def is_permanent(self, error: BaseException) -> bool:
         """True for wrong credentials, an unknown database, what the server refuses, TLS that does not hold.

@@ -12,8 +12,8 @@ What a reset covers, by the pool's `reset` level:
               and progress handlers, the authorizer.
 
 What stays at every level are functions, collations and extensions, which is what a pool's
-`on_connect` is for. A row factory that it sets does not outlive the first full reset: give
-it as `row_factory`.
+`on_connect` is for. Factories and isolation level come back as it left them; its handlers and
+pragmas do not outlive the first full reset: give pragmas as options.
 
 Broken is a connection that was closed, and a file that is damaged, unreadable or no database.
 A full disk, a busy database, any error of the borrower's own says nothing about the connection.
@@ -36,7 +36,6 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, Self, TypeAlias, get_args
-from urllib.parse import unquote
 
 from millpond.driver import Verdict
 from millpond.drivers import _options as check
@@ -240,7 +239,7 @@ class SQLiteDriver:
             raise ValueError(
                 "the URL must have three slashes before a relative path, four before an absolute one"
             )
-        database = unquote(path.removeprefix("/")) or MEMORY
+        database = check.decoded(path.removeprefix("/")) or MEMORY
         return {"database": database, **check.from_query(check.pairs(query), _IN_URL, {})}
 
     @staticmethod
@@ -303,6 +302,10 @@ class SQLiteDriver:
         """
         conn.worker.interrupt()
         await conn.run(self._clean, conn.session)
+
+    def remember(self, conn: SQLiteConnection) -> None:
+        """Take factories and isolation level as they are for those that a full reset comes back to."""
+        conn.session.remember()
 
     async def close(self, conn: SQLiteConnection) -> None:
         """Let it finish what it was told, close it, and wait for its thread."""
@@ -400,9 +403,9 @@ class SQLiteDriver:
                 raise CannotOpen(f"pragmas: SQLite {sqlite3.sqlite_version} has no {name!r}")
         for name, value in self._pragmas.items():
             session.set_pragma(name, value)
+        session.remember_pragmas()
+        session.row_factory = self._row_factory
         session.remember()
-        session.opened_isolation_level = session.isolation_level
-        session.opened_row_factory = session.row_factory = self._row_factory
 
     def _set_journal_mode(self, session: Session) -> None:
         # Asked first, because setting it takes a lock even where nothing changes.

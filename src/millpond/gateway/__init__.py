@@ -18,7 +18,7 @@ if find_spec("fastapi") is None:
     raise MissingExtra("web", needed_for="millpond.gateway", module="fastapi")
 
 from millpond.gateway.app import Gateway, Hook
-from millpond.gateway.load import load_webhooks
+from millpond.gateway.load import WebhooksFile, load_webhooks, read_webhooks
 from millpond.gateway.service import create_app
 
-__all__ = ["Gateway", "Hook", "create_app", "load_webhooks"]
+__all__ = ["Gateway", "Hook", "WebhooksFile", "create_app", "load_webhooks", "read_webhooks"]

@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
     from millpond.registry import ConnectionPoolRegistry
 
-_log = Sparing(logging.getLogger("millpond.gateway"))
 _ALLOW: Final = {"Allow": "POST"}
 _REPLAYED: Final = {"Idempotent-Replayed": "true"}
 
@@ -78,7 +77,12 @@ class _Serving:
     def __init__(self, hooks: Mapping[str, Hook]) -> None:
         self.hooks = hooks
         self._requests = 0
-        self._ended: asyncio.Future[None] | None = None
+        self._idle = asyncio.Event()
+
+    @property
+    def is_idle(self) -> bool:
+        """No request is under way."""
+        return self._requests == 0
 
     @contextmanager
     def request(self) -> Iterator[Mapping[str, Hook]]:
@@ -88,17 +92,14 @@ class _Serving:
             yield self.hooks
         finally:
             self._requests -= 1
-            self._tell()
+            if not self._requests:
+                self._idle.set()
 
-    def end(self) -> asyncio.Future[None]:
-        """No request will come any more; done when the last has ended."""
-        self._ended = asyncio.get_running_loop().create_future()
-        self._tell()
-        return self._ended
-
-    def _tell(self) -> None:
-        if self._ended is not None and not self._requests and not self._ended.done():
-            self._ended.set_result(None)
+    async def ended(self) -> None:
+        """Return when no request is under way; to be asked when no other will come."""
+        while self._requests:
+            self._idle.clear()
+            await self._idle.wait()
 
 
 class Gateway:
@@ -112,16 +113,23 @@ class Gateway:
     def __init__(self, registry: ConnectionPoolRegistry, hooks: Mapping[str, Hook]) -> None:
         self._registry = registry
         self._serving = _Serving(hooks)
+        self._log = Sparing(logging.getLogger("millpond.gateway"))
+        self._before: list[_Serving] = []  # replaced, with requests under way
 
     @property
     def hooks(self) -> Mapping[str, Hook]:
         """The hooks that new requests find, by path."""
         return self._serving.hooks
 
-    def replace(self, hooks: Mapping[str, Hook]) -> asyncio.Future[None]:
-        """Serve these from now on; the future is done when the last request under the old ones has ended."""
-        before, self._serving = self._serving, _Serving(hooks)
-        return before.end()
+    def replace(self, hooks: Mapping[str, Hook]) -> None:
+        """Serve these from now on."""
+        self._before = [each for each in (*self._before, self._serving) if not each.is_idle]
+        self._serving = _Serving(hooks)
+
+    async def quiet(self) -> None:
+        """Return when the last request has ended that began under hooks which were replaced since."""
+        for each in self._before:
+            await each.ended()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -154,7 +162,7 @@ class Gateway:
             return _confirmation(hook, outcomes)
         except Unauthorized as stranger:
             assert hook is not None and hook.check is not None  # noqa: S101 - for the type checker
-            _log.warning((path, str(stranger)), "%s: answered 401: %s", path, stranger)
+            self._log.warning((path, str(stranger)), "%s: answered 401: %s", path, stranger)
             return problem(401, None, {"WWW-Authenticate": hook.check.challenge})
         except Refused as refused:
             return problem(refused.status, refused.detail, refused.headers)
@@ -164,12 +172,12 @@ class Gateway:
             return problem(failed.fault.value, WORDS[failed.fault])
         except UNAVAILABLE as error:
             assert isinstance(error, PoolError)  # noqa: S101 - for the type checker
-            _log.warning((error.pool, type(error)), "answered 503: %s", error)
+            self._log.warning((error.pool, type(error)), "answered 503: %s", error)
             return unavailable(error.retry_after_seconds)
         except Disconnected:
             raise
         except Exception as error:
-            _log.error((path, type(error)), "%s: answered 500: %s", path, describe(error))
+            self._log.error((path, type(error)), "%s: answered 500: %s", path, describe(error))
             return problem(500)
 
     def _hook(self, hooks: Mapping[str, Hook], path: str, method: str) -> Hook:
@@ -205,7 +213,7 @@ class Gateway:
             )
         except Exception as error:
             failed = module.explain(error)
-        say = _log.error if failed.fault is Fault.MISFIT else _log.warning
+        say = self._log.error if failed.fault is Fault.MISFIT else self._log.warning
         say((where, failed.why), "%s: answered %d: %s", where, failed.fault.value, failed.why)
         raise failed
 
@@ -214,6 +222,10 @@ class Gateway:
             return await module.store(None, received)
         # The client library's own error goes through the lease, whose driver judges the connection by it.
         async with self._registry.acquire(module.connection) as conn, asyncio.timeout(module.timeout):
+            named = self._registry.named.get(module.connection)
+            if named is not None and named.kind != module.kind:
+                # The hook has changed with it; this request came before, and finds the new one next time.
+                raise NotStored(Fault.AWAY, f"the connection has become one of kind {named.kind!r}")
             return await module.store(conn, received)
 
 

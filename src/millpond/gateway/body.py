@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, Final, NoReturn
 
@@ -21,6 +23,10 @@ Measured: json in CPython 3.11 reads about 960, the JSON functions of SQLite 3.4
 
 JSON_TYPES: Final = ("application/json", "*/*+json")
 """Content types that a hook takes where it says nothing; `*` stands for any part."""
+
+LONGEST_EXACT: Final = 100
+"""Characters of a number with a fraction that is kept to its last digit; of a longer one a float is."""
+_ALWAYS_EXACT: Final = sys.float_info.dig + 1  # with the point: what a float gives back as it was
 
 _CLOSE: Final[Mapping[str, str]] = {"Connection": "close"}
 
@@ -106,14 +112,15 @@ def parse(body: bytes) -> tuple[str, Any]:
     """The body as text and as what it says.
 
     Stricter than Python's own reading: UTF-8 only, no NaN and no Infinity,
-    nothing too deep or too long to be read back.
+    nothing too deep or too long to be read back. A number with more digits than
+    a float can hold is a `Decimal`, unless it has an exponent.
 
     Raises:
         Refused: 400, it is not such a document, or nested deeper than `DEEPEST`.
     """
     try:
         text = body.decode("utf-8-sig")
-        document = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        document = json.loads(text, parse_constant=_no_constant, parse_float=_number)
     except ValueError:
         raise Refused(400, "The body is not a JSON document.") from None
     except RecursionError:
@@ -152,7 +159,9 @@ def _no_constant(word: str) -> NoReturn:
     raise ValueError(f"{word} is not JSON")
 
 
-def _finite(digits: str) -> float:
+def _number(digits: str) -> float | Decimal:
+    if _ALWAYS_EXACT < len(digits) <= LONGEST_EXACT and "e" not in digits.lower():
+        return Decimal(digits)
     number = float(digits)
     if number in (float("inf"), float("-inf")):
         raise ValueError("a number is out of range")

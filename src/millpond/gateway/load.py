@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from os import PathLike
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 from pydantic import ValidationError
@@ -55,6 +57,65 @@ class Connections(Protocol):
         """The kind of the connection `name`."""
 
 
+@dataclass(frozen=True, slots=True)
+class WebhooksFile:
+    """What a file of webhooks says, valid in itself; what it says of connections is not checked yet.
+
+    Attributes:
+        label: the file as the caller named it.
+        path: the file.
+        files: other files whose content went into it, through `${file:...}`.
+        model: the webhooks.
+    """
+
+    label: str
+    path: Path
+    files: frozenset[Path]
+    model: Webhooks = field(repr=False)
+
+    def hooks(self, connections: Connections, *, reserved: Sequence[str] = RESERVED) -> dict[str, Hook]:
+        """Its hooks, by path.
+
+        Args:
+            connections: what modules may name.
+            reserved: paths that no hook may take, nor anything below them.
+
+        Raises:
+            ConfigError: they do not fit each other, or the connections; one line for each fault.
+            MissingExtra: the client library of a kind that a hook uses is not installed.
+        """
+        hooks, faults = _made(self.model, connections, reserved)
+        if faults:
+            raise ConfigError([f"{self.label}: {fault}" for fault in faults])
+        return hooks
+
+
+def read_webhooks(path: str | PathLike[str], *, environ: Mapping[str, str] | None = None) -> WebhooksFile:
+    """Read a file of webhooks: .json, .toml, .yaml or .yml.
+
+    Args:
+        path: the file; references like `${VAR}` in its values are replaced.
+        environ: where variables are looked up; None: the process's environment.
+
+    Raises:
+        ConfigError: the file cannot be used; one line for each fault, with the file and the key.
+        MissingExtra: it is YAML and PyYAML is not installed.
+    """
+    document = read_document(path)
+    substituted = substitute(document.values, environ)
+    faults: Sequence[str] = substituted.problems
+    model = None
+    if not faults:
+        try:
+            model = Webhooks.model_validate(substituted.values)
+        except ValidationError as error:
+            faults = list(_worded(error))
+    if model is None:
+        # Raised out here, so that no validation error, which holds its input, hangs on it.
+        raise ConfigError([f"{document.label}: {fault}" for fault in faults])
+    return WebhooksFile(document.label, document.path, substituted.files, model)
+
+
 def load_webhooks(
     path: str | PathLike[str],
     registry: Connections,
@@ -62,7 +123,7 @@ def load_webhooks(
     environ: Mapping[str, str] | None = None,
     reserved: Sequence[str] = RESERVED,
 ) -> dict[str, Hook]:
-    """The hooks of a file, by path.
+    """The hooks of a file, by path: `read_webhooks(path).hooks(registry)`.
 
     Args:
         path: JSON, TOML or YAML; references like `${VAR}` in its values are replaced.
@@ -74,22 +135,7 @@ def load_webhooks(
         ConfigError: the file cannot be used; one line for each fault, with the file and the key.
         MissingExtra: the client library of a kind that a hook uses is not installed.
     """
-    document = read_document(path)
-    substituted = substitute(document.values, environ)
-    if substituted.problems:
-        raise ConfigError([f"{document.label}: {problem}" for problem in substituted.problems])
-    faults: list[str] = []
-    model = None
-    try:
-        model = Webhooks.model_validate(substituted.values)
-    except ValidationError as error:
-        faults = list(_worded(error))
-    if model is not None:
-        hooks, faults = _made(model, registry, reserved)
-        if not faults:
-            return hooks
-    # Raised out here, so that no validation error, which holds its input, hangs on it.
-    raise ConfigError([f"{document.label}: {fault}" for fault in faults])
+    return read_webhooks(path, environ=environ).hooks(registry, reserved=reserved)
 
 
 def webhooks_schema() -> dict[str, Any]:

@@ -12,14 +12,18 @@ from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from millpond.gateway.refusals import Fault, NotStored
 
 _BROKEN_ESCAPE: Final = re.compile(r"~(?![01])")
 _INDEX: Final = re.compile(r"0|[1-9][0-9]{0,9}")
+_MARK: Final = secrets.token_hex(16)  # nobody outside can have put it into a body
+_MARKED: Final = re.compile(rf'"{_MARK}([-.0-9]+)"')
 _PLACE: Final = re.compile(r"\{(/[^{}]*)\}")
 
 
@@ -116,7 +120,25 @@ def encoded(value: Any) -> bytes | None:
         return None
     if isinstance(value, Json):
         return value.text.encode()
-    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).encode()
+    return (value if isinstance(value, str) else as_json(value)).encode()
+
+
+def as_json(value: Any, *, ensure_ascii: bool = False) -> str:
+    """A value as a JSON document, in which numbers have all the digits that they were sent with."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    is_marked = False
+
+    def mark(number: object) -> str:
+        nonlocal is_marked
+        if not isinstance(number, Decimal):
+            raise TypeError(f"{type(number).__name__} is not JSON")
+        is_marked = True
+        return f"{_MARK}{number:f}"
+
+    # The library's fast encoder has no way to write a Decimal but as a text, which loses its quotes here.
+    text = json.dumps(value, ensure_ascii=ensure_ascii, default=mark)
+    return _MARKED.sub(r"\1", text) if is_marked else text
 
 
 class Template:
@@ -153,4 +175,4 @@ def _always(text: str) -> Callable[[Any], Any]:
 def _part(value: Any) -> str:
     if value is None or value == "" or isinstance(value, dict | list):
         raise NotStored(Fault.UNFIT, "a pointer in a name finds nothing that can be part of one")
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else as_json(value)

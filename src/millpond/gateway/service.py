@@ -16,10 +16,10 @@ from millpond.web.problems import ProblemResponse, problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from starlette.requests import Request
 
+    from millpond.gateway.load import WebhooksFile
     from millpond.registry import ConnectionPoolRegistry
 
 
@@ -29,7 +29,7 @@ def create_app(
     *,
     close_timeout: float | None = None,
     environ: Mapping[str, str] | None = None,
-    webhooks: Path | None = None,
+    webhooks: WebhooksFile | None = None,
 ) -> FastAPI:
     """An application with the registry's health and status, and the hooks.
 

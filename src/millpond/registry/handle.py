@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Literal
 
 from millpond._core.lease import Acquire, Lease
@@ -76,12 +75,11 @@ class PoolHandle:
         """Borrow a connection: `async with handle.acquire() as conn`, or `conn = await handle.acquire()`."""
         return self._pool.acquire(timeout)
 
-    async def release(
+    def release(
         self, conn: Any, *, error: BaseException | Unset | None = UNSET, discard: bool = False
-    ) -> None:
+    ) -> Coroutine[Any, Any, None]:
         """Give back what `await handle.acquire()` brought; left out, `error` is the one being handled."""
-        error = sys.exception() if isinstance(error, Unset) else error
-        await self._owner(conn).release(conn, error=error, discard=discard)
+        return self._owner(conn).release(conn, error=error, discard=discard)
 
     async def lease(self, timeout: Timeout = UNSET) -> Lease[Any]:
         """Borrow a connection as a lease, which knows how to give it back."""

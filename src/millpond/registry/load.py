@@ -6,9 +6,10 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 from millpond.drivers.kinds import Kinds
-from millpond.errors import ConfigError
+from millpond.errors import ConfigError, MissingExtra
 from millpond.registry.model import ConnectionConfig, connection_config
 from millpond.registry.sources import read_document
 from millpond.registry.substitution import KeyPath, Substituted, substitute
@@ -66,6 +67,45 @@ def load_connections(
     if problems:
         raise ConfigError(problems)
     return Connections(document.label, document.path, configs, substituted.files)
+
+
+class Faults:
+    """This gathers what is wrong with several files, so that all of it is told at once.
+
+    faults = Faults()
+    with faults:
+        connections = load_connections(path)
+    faults.tell()
+    """
+
+    def __init__(self) -> None:
+        self._problems: list[str] = []
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        if isinstance(error, ConfigError):
+            self._problems.extend(error.problems)
+        return isinstance(error, ConfigError)
+
+    def tell(self) -> None:
+        """Raise the ConfigError with all of them, if there are any."""
+        if self._problems:
+            raise ConfigError(self._problems)
+
+
+def files_named_by(path: str | os.PathLike[str], environ: Mapping[str, str] | None = None) -> frozenset[Path]:
+    """The files that a file's `${file:...}` name, although it cannot be used as it is: one may be missing.
+
+    None where it cannot even be read.
+    """
+    try:
+        return substitute(read_document(path).values, environ).files
+    except (ConfigError, MissingExtra):
+        return frozenset()
 
 
 def _below(name: str, substituted: Substituted) -> dict[KeyPath, tuple[str, ...]]:

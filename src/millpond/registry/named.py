@@ -78,6 +78,10 @@ class Named:
         """A name that nobody has used yet."""
         return cls(config.name, config.kind, config, number, is_declared)
 
+    def succeed(self, gone: Named) -> None:
+        """Share the places of `gone`, which was taken away under this name: its versions are older ones."""
+        self.older, self.allowance = gone.older, gone.allowance
+
     def pool(self) -> ConnectionPool[Any]:
         """The pool in use; made now if nobody has asked before."""
         if self.current is None:

@@ -21,7 +21,7 @@ from millpond.registry.handle import PoolHandle
 from millpond.registry.load import Connections, load_connections
 from millpond.registry.model import ConnectionConfig, connection_config
 from millpond.registry.named import Named, Version
-from millpond.registry.reload import BeforeRemoval, ReloadResult, Reloads
+from millpond.registry.reload import HandOver, ReloadResult, Reloads
 from millpond.registry.sources import name_fault
 from millpond.registry.status import RegistryStatus
 from millpond.registry.substitution import quoted
@@ -76,6 +76,7 @@ class ConnectionPoolRegistry:
         self._path: str | os.PathLike[str] | None = None
         self._environ: Mapping[str, str] | None = None
         self._numbers: dict[str, int] = {}  # the last version of names that were taken away
+        self._gone: dict[str, Named] = {}  # names that were taken away and have versions that are ending
         self._ending: list[Version] = []  # deprecated, not closed yet; of names that are gone, too
         self._cut: list[Version] = []  # closed, though borrowers have not given everything back
         self._reloads = Reloads(self)
@@ -195,14 +196,14 @@ class ConnectionPoolRegistry:
         new_config: Connections | Mapping[str, Any] | str | os.PathLike[str],
         *,
         validate_only: bool = False,
-        before_removal: BeforeRemoval | None = None,
+        hand_over: HandOver | None = None,
     ) -> ReloadResult:
-        """What `apply` does; for who has to know before names are taken away.
+        """What `apply` does; for who has to change with names that are taken away or become of another kind.
 
         Args:
             new_config: as for `apply`.
             validate_only: as for `apply`.
-            before_removal: awaited when all else is done; when it says False, nothing is removed.
+            hand_over: awaited when all else is done, with what is left to do; False: that is not to be done.
         """
         self._refuse_if_closed("")
         if isinstance(new_config, (str, os.PathLike)):
@@ -218,7 +219,7 @@ class ConnectionPoolRegistry:
             )
         if isinstance(new_config, Connections):
             self._files = frozenset({new_config.path, *new_config.files})
-        return await self._reloads.apply(configs, before_removal)
+        return await self._reloads.apply(configs, hand_over)
 
     async def reload(self, *, validate_only: bool = False) -> ReloadResult:
         """Read the file that this registry came from once more, and apply it.
@@ -239,10 +240,10 @@ class ConnectionPoolRegistry:
         Raises:
             ValueError: it is the version in use, or one that has not been made yet.
         """
-        for each in self._ending:
-            if each.name == name and each.number == version and each.ending is not None:
-                await asyncio.shield(each.ending)
-                return
+        found = self._deprecated(name, version)
+        if found is not None and found.ending is not None:
+            await asyncio.shield(found.ending)
+            return
         named = self._named.get(name)
         last = self._numbers.get(name, 0) if named is None else named.number - 1
         if not 1 <= version <= last:
@@ -259,7 +260,7 @@ class ConnectionPoolRegistry:
         Raises:
             LookupError: there is no such version that is ending.
         """
-        found = next((each for each in self._ending if (each.name, each.number) == (name, version)), None)
+        found = self._deprecated(name, version)
         if found is None:
             raise LookupError(f"there is no deprecated version {version} of {quoted(name)}")
         await found.pool.close(timeout)
@@ -279,16 +280,21 @@ class ConnectionPoolRegistry:
         return self._named
 
     def enter(self, config: ConnectionConfig, *, is_declared: bool) -> None:
-        """Add a name that nobody has used yet."""
-        number = self._next_number(config.name)
-        self._named[config.name] = Named.of(config, number=number, is_declared=is_declared)
+        """Add a name that nobody uses yet; one that was there shares its places with what is left of it."""
+        named = Named.of(config, number=self._next_number(config.name), is_declared=is_declared)
+        if config.name in self._gone:
+            named.succeed(self._gone[config.name])
+        self._named[config.name] = named
 
     def drop(self, name: str, timeout: Timeout) -> None:
         """Take a name away; its pools close in the background, the one in use within `timeout` seconds."""
         named = self._named.pop(name)
         self._numbers[name] = named.number
-        if named.current is not None:
-            self.deprecate(named, named.current, timeout)
+        current, named.current = named.current, None
+        if current is not None:
+            self.deprecate(named, current, timeout)
+        if named.older and named.allowance is not None:
+            self._gone[name] = named
 
     def deprecate(self, named: Named, version: Version, timeout: Timeout) -> None:
         """Close a version that is no longer in use in the background, within `timeout` seconds."""
@@ -304,7 +310,9 @@ class ConnectionPoolRegistry:
                 self._ending.remove(version)
                 if version.pool._is_owed:
                     self._cut.append(version)
-                named.fit_allowance()
+                self.fit_allowance(named)
+                if (gone := self._gone.get(version.name)) is not None and not gone.older:
+                    del self._gone[version.name]
             return None
 
         named.older.append(version)
@@ -312,6 +320,11 @@ class ConnectionPoolRegistry:
         version.ending = asyncio.create_task(
             end(), name=f"millpond {version.name}: end of version {version.number}"
         )
+
+    def fit_allowance(self, named: Named) -> None:
+        """As `Named.fit_allowance`, also where the name was taken away and has come back since."""
+        now = self._named.get(named.name)
+        (now if now is not None and now.older is named.older else named).fit_allowance()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -322,6 +335,11 @@ class ConnectionPoolRegistry:
     def path(self) -> Path | None:
         """The file that the connections came from; None: they came from the program."""
         return None if self._path is None else Path(self._path)
+
+    @property
+    def environ(self) -> Mapping[str, str] | None:
+        """Where variables of that file are looked up; None: the process's environment."""
+        return self._environ
 
     @property
     def files(self) -> frozenset[Path]:
@@ -425,6 +443,10 @@ class ConnectionPoolRegistry:
 
     def _next_number(self, name: str) -> int:
         return self._numbers.get(name, 0) + 1
+
+    def _deprecated(self, name: str, number: int) -> Version | None:
+        """The version of this number that is ending, if it is."""
+        return next((each for each in self._ending if (each.name, each.number) == (name, number)), None)
 
     def _owner(self, name: str, conn: Any) -> ConnectionPool[Any]:
         """The pool that lent `conn`, of whichever version, even if the name or the registry has ended since.

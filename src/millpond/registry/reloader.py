@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias
 
 from millpond.errors import ConfigError, PoolError, describe
+from millpond.registry.load import files_named_by
 from millpond.registry.watching import Watcher, contents
 
 if TYPE_CHECKING:
@@ -135,7 +136,10 @@ class Source(Protocol):
 
     @property
     def files(self) -> frozenset[Path]:
-        """The files that are read."""
+        """The files that are read; of a configuration that cannot be used also those that it names."""
+
+    def is_of(self, registry: ConnectionPoolRegistry) -> bool:
+        """Whether this is the registry that takes it over."""
 
     async def reload(self, *, connections: bool, webhooks: bool, validate_only: bool) -> Reloaded:
         """Read and take over what is asked for.
@@ -155,16 +159,28 @@ class RegistrySource:
 
     def __init__(self, registry: ConnectionPoolRegistry) -> None:
         self._registry = registry
+        self._in_vain: frozenset[Path] = frozenset()
 
     @property
     def files(self) -> frozenset[Path]:
         """The file, and those that its values name."""
-        return self._registry.files
+        return self._registry.files | self._in_vain
+
+    def is_of(self, registry: ConnectionPoolRegistry) -> bool:
+        """Whether this is the registry that takes it over."""
+        return registry is self._registry
 
     async def reload(self, *, connections: bool, webhooks: bool, validate_only: bool) -> Reloaded:
         """Read it once more."""
         del webhooks
-        return Reloaded(await self._registry.reload(validate_only=validate_only) if connections else None)
+        try:
+            result = await self._registry.reload(validate_only=validate_only) if connections else None
+        except ConfigError:
+            path = self._registry.path
+            self._in_vain = frozenset() if path is None else files_named_by(path, self._registry.environ)
+            raise
+        self._in_vain = frozenset()
+        return Reloaded(result)
 
 
 @dataclass(slots=True)
@@ -180,7 +196,9 @@ class Reloader:
     debounce: float = 3.0
     _watcher: Watcher | None = None
     _last: Outcome | None = None
-    _counts: dict[str, int] = field(default_factory=lambda: {"reloads": 0, "failures": 0, "under way": 0})
+    _reloads: int = 0
+    _failures: int = 0
+    _under_way: int = 0
     _tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     _known: Mapping[Path, bytes | None] | None = None
     _is_stopped: bool = False
@@ -202,7 +220,7 @@ class Reloader:
             validate_only: change nothing, and say what would be.
         """
         at, began = datetime.now(UTC).isoformat(timespec="milliseconds"), time.monotonic()
-        self._counts["under way"] += 1
+        self._under_way += 1
         try:
             reloaded = await self.source.reload(
                 connections=connections, webhooks=webhooks, validate_only=validate_only
@@ -212,7 +230,7 @@ class Reloader:
         except PoolError as error:
             reloaded = Reloaded(problems=(describe(error),))
         finally:
-            self._counts["under way"] -= 1
+            self._under_way -= 1
         outcome = Outcome(trigger, at, time.monotonic() - began, validate_only, reloaded)
         if not validate_only:
             self._note(outcome)
@@ -220,8 +238,8 @@ class Reloader:
 
     def _note(self, outcome: Outcome) -> None:
         self._last = outcome
-        self._counts["reloads"] += 1
-        self._counts["failures"] += not outcome.ok
+        self._reloads += 1
+        self._failures += not outcome.ok
         for problem in outcome.reloaded.problems:
             logger.error("reload (%s): %s", outcome.trigger, problem)
 
@@ -265,9 +283,9 @@ class Reloader:
             files=tuple(sorted(map(str, self.source.files))),
             watching=self._watcher is not None,
             debounce=self.debounce,
-            in_progress=self._counts["under way"] > 0,
-            reloads=self._counts["reloads"],
-            failures=self._counts["failures"],
+            in_progress=self._under_way > 0,
+            reloads=self._reloads,
+            failures=self._failures,
             last=self._last,
         )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from millpond.errors import ConfigError, MissingExtra
+from millpond.registry.files import read_ordinary, why_unreadable
 from millpond.registry.substitution import KeyPath, printable, spelled
 
 LARGEST_DOCUMENT: Final = 4 << 20
@@ -92,10 +93,9 @@ def name_fault(name: object) -> str | None:
 def _text_of(path: Path) -> tuple[str, list[str]]:
     """The text of the file, or what is wrong with it."""
     try:
-        with path.open("rb") as opened:
-            content = opened.read(LARGEST_DOCUMENT + 1)
+        content = read_ordinary(path, LARGEST_DOCUMENT)
     except (OSError, ValueError) as error:
-        return "", [f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"]
+        return "", [why_unreadable(error)]
     if len(content) > LARGEST_DOCUMENT:
         return "", [f"is larger than {LARGEST_DOCUMENT} bytes"]
     try:

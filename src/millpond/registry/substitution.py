@@ -19,13 +19,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from millpond.errors import masked
+from millpond.registry.files import read_ordinary, why_unreadable
 
 KeyPath: TypeAlias = tuple[str | int, ...]
 """Where a value stands in a document: the keys and list positions that lead to it."""
@@ -214,14 +214,9 @@ def _read(path: Path, fault: Callable[[str], _Fault]) -> str:
     why = ""
     content = b""
     try:
-        # Looked at before it is opened: opening a pipe that nobody writes to would wait for ever.
-        if not stat.S_ISREG(path.stat().st_mode):
-            why = "is not an ordinary file"
-        else:
-            with path.open("rb") as opened:
-                content = opened.read(LARGEST_FILE + 1)
+        content = read_ordinary(path, LARGEST_FILE)
     except (OSError, ValueError) as error:
-        why = f"cannot be read: {getattr(error, 'strerror', None) or type(error).__name__}"
+        why = why_unreadable(error)
     if why:
         raise fault(why)
     if len(content) > LARGEST_FILE:

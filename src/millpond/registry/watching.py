@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from millpond.errors import MissingExtra, describe
+from millpond.registry.files import read_ordinary
 
 logger = logging.getLogger("millpond.registry")
 
@@ -156,13 +157,27 @@ def contents(files: frozenset[Path]) -> dict[Path, bytes | None]:
 
 def directories(files: frozenset[Path]) -> tuple[str, ...]:
     """Where a change of these files shows: beside them, and beside what links lead to; those that exist."""
-    places = {each for path in files for each in (path.parent.resolve(), path.resolve().parent)}
-    return tuple(sorted(str(place) for place in places if place.is_dir()))
+    found = {place for path in files for place in (_resolved(path.parent), _resolved(path).parent)}
+    return tuple(sorted(str(place) for place in found if _is_directory(place)))
+
+
+def _resolved(path: Path) -> Path:
+    """What links lead to; the path itself where they lead nowhere: a link to itself, one that is not ours."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        return path.absolute()
+
+
+def _is_directory(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _digest(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as opened:
-            return hashlib.sha256(opened.read(_MOST_BYTES)).digest()
-    except OSError:
+        return hashlib.sha256(read_ordinary(path, _MOST_BYTES)).digest()
+    except (OSError, ValueError):
         return None

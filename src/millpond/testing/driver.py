@@ -175,6 +175,7 @@ class ScriptedDriver:
         elif self.backend.after_leases is not None:
             verdict = self.backend.after_leases(conn, error, verdict)
         conn.judged_by = id(error)
+        conn.judgements += 1
         conn.condemned = conn.condemned or verdict in (Verdict.DISCARD, Verdict.DISCARD_ALL)
         conn.needs_reset = conn.needs_reset or verdict is Verdict.RESET
         if verdict is Verdict.DISCARD_ALL:

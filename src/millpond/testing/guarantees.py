@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
+from millpond._core.retirement import fresh_until
 from millpond._core.slot import SlotState
 from millpond.status import BreakerState, PoolState
 from millpond.testing.driver import Ending, FaultKind, Verb
@@ -111,7 +112,7 @@ def _lease_is_on_one_connection(watch: PoolWatch, auditor: Auditor) -> bool:
 @_check(POOL_AFTER_A_STEP, 1)
 def _lease_ends_once(watch: PoolWatch, auditor: Auditor) -> bool:
     """A lease that has ended does not come back."""
-    return all(hold.number > watch.was.lent for _, hold in watch.new_leases)
+    return all(hold.number > watch.numbered_before for _, hold in watch.new_leases)
 
 
 @_check(POOL_AFTER_A_STEP, 1)
@@ -166,7 +167,7 @@ def _nobody_waits_beside_an_idle_one(watch: PoolWatch, auditor: Auditor) -> bool
     if watch.facts.state is not PoolState.OPEN or not watch.who_waits():
         return True
     ledger, now = watch.ledger, watch.now
-    fresh = (slot for slot in ledger.idle if now < slot.fresh_until)
+    fresh = (slot for slot in ledger.idle if now < fresh_until(slot, watch.facts.settings))
     return not any(watch.lendable(slot) for slot in (*fresh, *_roomy(watch)))
 
 
@@ -457,7 +458,8 @@ def _failovers_due(watch: PoolWatch) -> int:
 def _unfit_fresh_ones_are_failures(watch: PoolWatch, auditor: Auditor) -> bool:
     """A fresh connection found unfit counts as a failed attempt."""
     current = [slot for slot in watch.failed_over if slot.generation == watch.was.generation]
-    return not current or current[0].uses > 1 or watch.failures > watch.failures_before
+    is_used = any(max(slot.uses, slot.conn.judgements) > 1 for slot in current[:1])
+    return not current or is_used or watch.failures > watch.failures_before
 
 
 # -- 9: the backend is not hammered -----------------------------------------------------------------

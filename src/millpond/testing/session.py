@@ -60,6 +60,7 @@ class ScriptedConnection:
         condemned: the driver's verdict on it was DISCARD or DISCARD_ALL.
         needs_reset: the driver's verdict was RESET, and it was not reset since.
         judged_by: `id()` of the error by which the driver judged it last; the error would keep frames alive.
+        judgements: how often the driver was asked about it: after every lease, and about errors reported.
         uses: how often it was borrowed.
         tending: the driver's call that runs on it: a ping, a reset or a close.
         waits: the calls on it that wait, oldest first.
@@ -82,6 +83,7 @@ class ScriptedConnection:
         self.condemned = False
         self.needs_reset = False
         self.judged_by = id(None)
+        self.judgements = 0
         self.uses = 0
         self._dies_at: float | None = None
         self._dies_silently = False

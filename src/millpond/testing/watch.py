@@ -76,11 +76,12 @@ class PoolWatch:
         before, slots: the slots by number, likewise.
         queue_before, queue: those who waited, in order, likewise.
         new_leases: what the step lent: slots and holds.
+        numbered_before, numbered: the highest number of a lease seen before it, and after it.
         gone: the slots that left the books in the step.
         joined: the slots that it began.
         doomed_before: numbers of the slots that were never to be lent again before it.
         failed_over: the slots whose connection the driver found demoted in it.
-        failures_in_row: failed attempts since the last success.
+        failures_in_row: failed attempts since the last success; those that failed together count once.
         failures_before, failures: failed attempts ever, before and after the step.
         last_failure_at: when the latest attempt failed.
         attempt_due_at: when the next attempt has to be under way, after a failure.
@@ -112,6 +113,7 @@ class PoolWatch:
         self.queue_before: Sequence[Waiter] = ()
         self.queue: Sequence[Waiter] = tuple(self.ledger.waiters)
         self.leases: dict[int, Hold[Any]] = {}
+        self.numbered_before = self.numbered = 0
         self.new_leases: list[tuple[Slot, Hold[Any]]] = []
         self.gone: list[Slot] = []
         self.joined: list[Slot] = []
@@ -120,6 +122,7 @@ class PoolWatch:
         self.failed_over: list[Slot] = []
         self.failures_in_row = 0
         self.failures_before = self.failures = pool._opener.failures
+        self._setbacks = pool._opener.setbacks
         self.last_failure_at = self.attempt_due_at = -math.inf
         self.breaker = pool._opener.breaker.state
         self.failures_when_well = self.failures
@@ -221,6 +224,7 @@ class PoolWatch:
             if stay is None or stay.state is not slot.state or stay.proved_at != slot.proved_at:
                 stay = Stay(slot.state, slot.proved_at, now)
             self.stays[number] = stay
+        self.numbered_before, self.numbered = self.numbered, max(self.numbered, *self.leases, 0)
 
     def _note_closings(self) -> None:
         was, facts = self.was, self.facts
@@ -256,7 +260,10 @@ class PoolWatch:
             self.failures_in_row = 0
         self.failures = self.pool._opener.failures
         if self.failures > self.failures_before:
-            self.failures_in_row += self.failures - self.failures_before
+            setbacks = self.pool._opener.setbacks
+            # Whatever the pool makes of those that were under way together: the first in a row counts.
+            self.failures_in_row = max(1, self.failures_in_row + setbacks - self._setbacks)
+            self._setbacks = setbacks
             self.last_failure_at = now
             self.attempt_due_at = now + self.longest_pause()
         self.look_at_breaker()

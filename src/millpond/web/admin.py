@@ -6,21 +6,20 @@ import contextlib
 import hashlib
 import hmac
 import logging
-import math
 import os
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.requests import Request
 
 from millpond.errors import InvalidSettings, PoolTimeout
 from millpond.registry import PoolHandle, UnknownConnection
+from millpond.registry.files import read_ordinary, why_unreadable
 from millpond.registry.reloader import RegistrySource, Reloader
 from millpond.settings import UNSET
 from millpond.web.admin_models import (
@@ -34,20 +33,16 @@ from millpond.web.admin_models import (
     ReloadRequest,
     Resize,
 )
+from millpond.web.guessing import Guesses, Guessing, is_guessable
 from millpond.web.lifespan import registry_of
 from millpond.web.sparing import Sparing
-
-_log = Sparing(logging.getLogger("millpond.web"))
 
 TOKEN_VARIABLE: Final = "CONFIG_RELOAD_ADMIN_TOKEN"  # noqa: S105 - the name of a variable, not a token
 """The environment variable that holds the admin token."""
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="admin token")
 _CHALLENGE: Final = {"WWW-Authenticate": 'Bearer realm="millpond admin"'}
-_MOST_FAILURES: Final = 10
-_WINDOW_S: Final = 60.0
-"""An address that gives this many wrong tokens within so many seconds is not heard any more for a while."""
-_MOST_ADDRESSES: Final = 1000
+_LONGEST_TOKEN: Final = 1 << 16  # bytes of a file; what is longer is no token
 _METHODS: Final = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 
@@ -57,10 +52,10 @@ def admin_router(
     """The routes below `prefix`, each of which asks for `Authorization: Bearer <token>`.
 
     403 to everything while no token is configured, or only blanks; 401 to a
-    missing or wrong one, and 429 to an address that has given too many of them
-    within a minute. The token is looked up at each request, in the variable or
-    in the file that `<variable>_FILE` names, so that it can be changed without
-    a restart; it is compared in constant time.
+    missing or wrong one, and 429, after a second, to wrong ones of an address that
+    has given ten within a minute (see `guessing`). The token is looked up at each
+    request, in the variable or in the file that `<variable>_FILE` names, so that it
+    can be changed without a restart; it is compared in constant time.
 
     Args:
         prefix: where the routes stand.
@@ -68,7 +63,8 @@ def admin_router(
         variable: the name under which it is looked up.
     """
     source = os.environ if environ is None else environ
-    guard = _guard(lambda: _token(source, variable))
+    log = Sparing(logging.getLogger("millpond.web"))
+    guard = _guard(lambda: _token(source, variable, log))
     router = APIRouter(
         prefix=prefix, tags=["admin"], dependencies=[Depends(_bearer)], route_class=_guarded_by(guard)
     )
@@ -189,58 +185,36 @@ def _report(request: Request, name: str) -> dict[str, Any]:
 
 def _reloader_of(request: Request) -> Reloader:
     """What reloads this application; one for the registry's own file where the application has none."""
-    state = request.app.state
-    if not isinstance(getattr(state, "reloader", None), Reloader):
-        registry = registry_of(request)
-        if registry.path is None:
-            raise HTTPException(404, "The configuration did not come from a file.")
-        state.reloader = Reloader(RegistrySource(registry))
-    found: Reloader = state.reloader
-    return found
+    state, registry = request.app.state, registry_of(request)
+    found = getattr(state, "reloader", None)
+    if isinstance(found, Reloader) and found.source.is_of(registry):
+        return found
+    if registry.path is None:
+        raise HTTPException(404, "The configuration did not come from a file.")
+    # Also where there is one of an earlier start, whose registry is closed.
+    made = state.reloader = Reloader(RegistrySource(registry))
+    return made
 
 
-def _token(source: Mapping[str, str], variable: str) -> str | None:
+def _token(source: Mapping[str, str], variable: str, log: Sparing) -> str | None:
     """The token as it is configured at this moment; a file that cannot be read configures none."""
     path = source.get(f"{variable}_FILE", "").strip()
     if not path:
         return source.get(variable)
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return read_ordinary(Path(path), _LONGEST_TOKEN).decode()
     except (OSError, ValueError) as error:
-        why = type(error).__name__
-        _log.warning(("token", why), "the file named by %s_FILE cannot be read: %s", variable, why)
+        # Of bytes that are no text nothing is repeated.
+        why = "is not UTF-8 text" if isinstance(error, UnicodeError) else why_unreadable(error)
+        log.warning(("token", why), "the file named by %s_FILE %s", variable, why)
         return None
 
 
-class _Failures:
-    """Wrong tokens by the address they came from, those of the last minute."""
-
-    def __init__(self) -> None:
-        self._at: dict[str, deque[float]] = {}
-
-    def refuse_if_many(self, address: str) -> None:
-        """Raise 429 for an address that has failed too often."""
-        since = time.monotonic() - _WINDOW_S
-        failed = self._at.get(address)
-        while failed and failed[0] < since:
-            failed.popleft()
-        if failed is not None and not failed:
-            del self._at[address]
-        elif failed and len(failed) >= _MOST_FAILURES:
-            wait = max(1, math.ceil(failed[0] - since))
-            raise HTTPException(429, "Too many wrong tokens.", {"Retry-After": str(wait)})
-
-    def note(self, address: str) -> None:
-        """One more; the address that has been quiet for longest is forgotten when there are too many."""
-        failed = self._at.pop(address, None) or deque(maxlen=_MOST_FAILURES)
-        failed.append(time.monotonic())
-        self._at[address] = failed
-        if len(self._at) > _MOST_ADDRESSES:
-            del self._at[next(iter(self._at))]
-
-
 def _guarded_by(guard: Callable[[Request], Awaitable[None]]) -> type[APIRoute]:
-    """Routes that ask for the token before a byte of the body is read; a dependency is asked after."""
+    """Routes that ask for the token before a byte of the body is read; a dependency is asked after.
+
+    What they say of a body that makes no sense does not repeat it: somebody may have sent the wrong file.
+    """
 
     class Guarded(APIRoute):
         def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -248,7 +222,13 @@ def _guarded_by(guard: Callable[[Request], Awaitable[None]]) -> type[APIRoute]:
 
             async def guarded(request: Request) -> Response:
                 await guard(request)
-                return await handle(request)
+                try:
+                    return await handle(request)
+                except RequestValidationError as error:
+                    kept = ("type", "loc", "msg")
+                    faults = [{key: each[key] for key in kept} for each in error.errors()]
+                # Raised out here, so that the one with the body does not hang on it.
+                raise RequestValidationError(faults)
 
             return guarded
 
@@ -256,23 +236,30 @@ def _guarded_by(guard: Callable[[Request], Awaitable[None]]) -> type[APIRoute]:
 
 
 def _guard(configured: Callable[[], str | None]) -> Callable[[Request], Awaitable[None]]:
-    failures = _Failures()
+    guessing = Guessing()
 
     async def check(request: Request) -> None:
         credentials: HTTPAuthorizationCredentials | None = await _bearer(request)
         expected = (configured() or "").strip()
         if not expected:
             raise HTTPException(403, "The admin API is off: no admin token is configured.")
-        address = request.client.host if request.client is not None else ""
-        failures.refuse_if_many(address)
+        guesses = guessing.of(request.client.host if request.client is not None else "")
+        if guesses.are_too_many_at_once and is_guessable(expected):
+            raise _too_many(guesses)
         given = credentials.credentials.strip() if credentials is not None else ""
         # Both are hashed first, so that not even the length shows in the time it takes. A header
         # arrives decoded as Latin-1, one character for each byte that was sent.
-        if not hmac.compare_digest(_digest(given.encode("latin-1", "replace")), _digest(expected.encode())):
-            failures.note(address)
-            raise HTTPException(401, "The admin token is missing or wrong.", _CHALLENGE)
+        if hmac.compare_digest(_digest(given.encode("latin-1", "replace")), _digest(expected.encode())):
+            return
+        if await guesses.failed():
+            raise _too_many(guesses)
+        raise HTTPException(401, "The admin token is missing or wrong.", _CHALLENGE)
 
     return check
+
+
+def _too_many(guesses: Guesses) -> HTTPException:
+    return HTTPException(429, "Too many wrong tokens.", {"Retry-After": str(guesses.retry_after)})
 
 
 def _digest(token: bytes) -> bytes:

@@ -26,8 +26,6 @@ _MARGIN: Final = 1.0
 Word: TypeAlias = Literal["timeout", "circuit open", "unavailable"]
 """What a client may know of what is wrong with a backend."""
 
-_log = Sparing(logging.getLogger("millpond.web"))
-
 
 class PoolHealth(BaseModel):
     """A pool, as it knows itself."""
@@ -81,6 +79,7 @@ def health_router(*, prefix: str = "/health", timeout: float = 5.0) -> APIRouter
         timeout: seconds that each backend has to answer.
     """
     router = APIRouter(prefix=prefix, tags=["health"])
+    log = Sparing(logging.getLogger("millpond.web"))
 
     @router.head("", include_in_schema=False)
     @router.get("", response_model=Health)
@@ -100,7 +99,7 @@ def health_router(*, prefix: str = "/health", timeout: float = 5.0) -> APIRouter
         """Ask every backend for a sign of life."""
         registry = registry_of(request)
         names = list(registry.names)
-        answers = await asyncio.gather(*(_asked(registry, name, timeout) for name in names))
+        answers = await asyncio.gather(*(_asked(registry, name, timeout, log) for name in names))
         pools = {each.name: each.pool for each in registry.status().active}
         found = {
             name: _backend_health(answer, pools.get(name))
@@ -137,7 +136,7 @@ class _Answer(NamedTuple):
     error: Word | None
 
 
-async def _asked(registry: ConnectionPoolRegistry, name: str, timeout: float) -> _Answer:
+async def _asked(registry: ConnectionPoolRegistry, name: str, timeout: float, log: Sparing) -> _Answer:
     started = time.monotonic()
     error: Word | None = None
     said: str | None = None
@@ -155,7 +154,7 @@ async def _asked(registry: ConnectionPoolRegistry, name: str, timeout: float) ->
     if error == "unavailable" and seconds >= timeout:
         error = "timeout"
     if error is not None:
-        _log.warning((name, error), "health of %s: %s (%s)", name, error, said or "no details")
+        log.warning((name, error), "health of %s: %s (%s)", name, error, said or "no details")
     return _Answer(seconds, error)
 
 

@@ -8,6 +8,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millpond.registry import ConnectionPoolRegistry
+from millpond.registry.reloader import RegistrySource, Reloader
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
@@ -23,7 +24,12 @@ InnerLifespan: TypeAlias = Lifespan | Callable[[Any], AbstractAsyncContextManage
 
 
 def lifespan(
-    source: Source, *, close_timeout: float | None = None, inner: InnerLifespan | None = None
+    source: Source,
+    *,
+    close_timeout: float | None = None,
+    inner: InnerLifespan | None = None,
+    watch: bool = False,
+    debounce: float = 3.0,
 ) -> Lifespan:
     """A lifespan for `FastAPI(lifespan=...)` with a registry in it.
 
@@ -37,14 +43,19 @@ def lifespan(
         close_timeout: as for `opened`.
         inner: a lifespan of the application's own, run inside; it may use
             `app.state.registry`, and what it yields is kept.
+        watch: as for `opened`.
+        debounce: as for `opened`.
 
     Raises:
         ConfigError: at start: the file cannot be used.
+        ValueError: at start: as for `opened`.
     """
 
     @asynccontextmanager
     async def run(app: Starlette) -> AsyncIterator[Mapping[str, Any]]:
-        async with opened(app, source, close_timeout=close_timeout) as registry:
+        async with opened(
+            app, source, close_timeout=close_timeout, watch=watch, debounce=debounce
+        ) as registry:
             if inner is None:
                 yield {"registry": registry}
             else:
@@ -56,7 +67,12 @@ def lifespan(
 
 @asynccontextmanager
 async def opened(
-    app: Starlette, source: Source, *, close_timeout: float | None = None
+    app: Starlette,
+    source: Source,
+    *,
+    close_timeout: float | None = None,
+    watch: bool = False,
+    debounce: float = 3.0,
 ) -> AsyncIterator[ConnectionPoolRegistry]:
     """A registry at `app.state.registry` for the length of the block; for a lifespan that you write yourself.
 
@@ -68,16 +84,29 @@ async def opened(
         source: the registry, or where it comes from.
         close_timeout: seconds that leases still out at the end have to come
             back; None: each pool's own setting.
+        watch: reload whenever the registry's file, or one that a `${file:...}` in it names, has changed.
+        debounce: how long the files must have been at rest before that, seconds.
 
     Raises:
         ConfigError: the file cannot be used.
+        ValueError: a file is to be watched, and the registry did not come from one.
+        MissingExtra: a file is to be watched, and watchfiles is not installed.
     """
     registry = _made(source)
+    if watch and registry.path is None:
+        raise ValueError("nothing can be watched: the registry did not come from a file")
+    reloader = Reloader(RegistrySource(registry), debounce) if watch else None
     app.state.registry = registry
     try:
+        if reloader is not None:
+            app.state.reloader = reloader
+            reloader.watch()
         yield registry
     finally:
         del app.state.registry
+        if reloader is not None:
+            del app.state.reloader
+            await reloader.stop()
         await registry.close(close_timeout)
 
 

@@ -30,8 +30,6 @@ UNAVAILABLE: Final[tuple[type[PoolError], ...]] = (
 )
 """The errors that mean "not now": answered with 503 and Retry-After."""
 
-_log = Sparing(logging.getLogger("millpond.web"))
-
 
 class Problem(BaseModel):
     """A problem as RFC 9457 writes it; `type` is always `about:blank`, so `title` is the status in words."""
@@ -74,11 +72,12 @@ def add_exception_handlers(app: Starlette) -> None:
     `CircuitOpen`, in handlers and in dependencies. Every other error of
     Millpond is a fault of the program and stays a 500.
     """
+    log = Sparing(logging.getLogger("millpond.web"))
+
+    async def answer_unavailable(request: Request, error: Exception) -> ProblemResponse:
+        assert isinstance(error, PoolError)  # noqa: S101 - it was registered for nothing else
+        log.warning((error.pool, type(error)), "answered 503: %s", error)
+        return unavailable(error.retry_after_seconds)
+
     for kind in UNAVAILABLE:
-        app.add_exception_handler(kind, _answer_unavailable)
-
-
-async def _answer_unavailable(request: Request, error: Exception) -> ProblemResponse:
-    assert isinstance(error, PoolError)  # noqa: S101 - it was registered for nothing else
-    _log.warning((error.pool, type(error)), "answered 503: %s", error)
-    return unavailable(error.retry_after_seconds)
+        app.add_exception_handler(kind, answer_unavailable)

@@ -26,6 +26,8 @@ KINDS: Final[tuple[str, ...]] = tuple(_MODULES)
 class Module(Protocol):
     """One step of a hook: it puts a request where it belongs, through one connection."""
 
+    kind: str
+    """Its type, which is the kind of its connection."""
     connection: str | None
     """Name of the connection in the registry; None: it needs none."""
     timeout: float

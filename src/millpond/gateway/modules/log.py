@@ -10,11 +10,12 @@ no request can write lines of its own.
 from __future__ import annotations
 
 import logging
+from decimal import Decimal
 from typing import Any, Final
 
 from millpond.errors import describe
 from millpond.gateway.module_models import LogModule
-from millpond.gateway.pointer import Json, Received, source
+from millpond.gateway.pointer import Json, Received, as_json, source
 from millpond.gateway.refusals import Fault, NotStored, Outcome
 
 _log = logging.getLogger("millpond.gateway.requests")
@@ -25,6 +26,7 @@ _LONGEST_VALUE: Final = 200
 class LogLine:
     """This writes a line for each request."""
 
+    kind = "log"
     connection = None
     timeout = 0.0
 
@@ -60,5 +62,9 @@ class LogLine:
 
 
 def _shown(value: Any) -> str:
-    text = ascii(value.text if isinstance(value, Json) else value)
+    text = (
+        as_json(value)
+        if isinstance(value, Decimal)
+        else ascii(value.text if isinstance(value, Json) else value)
+    )
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."

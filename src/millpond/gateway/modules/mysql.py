@@ -13,7 +13,6 @@ tables must be transactional, as InnoDB's are.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
@@ -22,7 +21,8 @@ from millpond.drivers.mysql import MySQLDriver
 from millpond.errors import describe
 from millpond.gateway.idempotency import BATCH, Keeping
 from millpond.gateway.module_models import RowModule
-from millpond.gateway.pointer import Json, Received, source
+from millpond.gateway.modules.naming import Naming
+from millpond.gateway.pointer import Json, Received, as_json, source
 from millpond.gateway.refusals import Fault, NoRow, NotStored, Outcome
 
 if TYPE_CHECKING:
@@ -42,7 +42,12 @@ _AWAY: Final = frozenset({
     1290, 1792, 1836, 1874,  # read-only
     *range(2000, 3000),  # the library's own: gone, lost
 })  # fmt: skip
-_COLUMN_TYPES: Final = {"$body": "JSON NOT NULL", "$path": "TEXT", "$received_at": "DATETIME(6) NOT NULL"}
+_NAMES: Final = Naming(
+    MySQLDriver.quote_identifier,
+    id_column="id BIGINT AUTO_INCREMENT PRIMARY KEY",
+    types={"$body": "JSON NOT NULL", "$path": "TEXT", "$received_at": "DATETIME(6) NOT NULL"},
+    other_type="LONGTEXT",
+)
 _NO_SUCH_TABLE: Final = 1146
 # Somebody has the key, or had it and gave up while several waited: then all but one of them are sent away.
 _NOT_NOW: Final = frozenset({1062, 1213})
@@ -56,13 +61,15 @@ class MySQLRows:
         ValueError: the table's or a column's name cannot be one.
     """
 
+    kind = "mysql"
+
     def __init__(self, model: RowModule, keeping: Keeping | None = None) -> None:
         self.connection = model.connection
         self.timeout = model.timeout
         if model.table.count(".") > 1:
             raise ValueError("table: takes a name, or a database and a name with one dot between them")
-        table = _quoted("table", *model.table.split("."))
-        columns = [_quoted("columns", name) for name in model.columns]
+        table = _NAMES.quoted("table", *model.table.split("."))
+        columns = [_NAMES.quoted("columns", name) for name in model.columns]
         self._sources = [(words == "$received_at", source(words)) for words in model.columns.values()]
         # The library reads % as the beginning of a value.
         names = f"{table} ({', '.join(columns)})".replace("%", "%%")
@@ -71,7 +78,10 @@ class MySQLRows:
         self._keys = None if keeping is None else _Keys(keeping)
         self._create: list[str] = []
         if model.create_table:
-            self._create = [_creation(table, model), *([self._keys.creation] if self._keys else ())]
+            self._create = [
+                f"{_NAMES.creation(table, model)} CHARACTER SET utf8mb4",
+                *([self._keys.creation] if self._keys else ()),
+            ]
 
     async def store(self, conn: Session, received: Received) -> Outcome:
         """Insert the row, unless the request's key is there; it is committed when this returns."""
@@ -125,7 +135,7 @@ class _Keys:
                 "idempotency.table: takes a name, or a database and a name with one dot between them"
             )
         self._keeping = keeping
-        table = _quoted("idempotency.table", *keeping.table.split("."))
+        table = _NAMES.quoted("idempotency.table", *keeping.table.split("."))
         self.creation = (
             f"CREATE TABLE IF NOT EXISTS {table} (id CHAR(64) PRIMARY KEY, body CHAR(64) NOT NULL, "
             "hook VARCHAR(500) NOT NULL, expires_at DATETIME(6) NOT NULL, INDEX (expires_at)) "
@@ -195,7 +205,7 @@ def _bound(value: Any) -> Any:
     if isinstance(value, Json):
         value = value.text
     elif isinstance(value, dict | list):
-        value = json.dumps(value, ensure_ascii=False)
+        value = as_json(value)
     if isinstance(value, str):
         value.encode()  # half a character is refused here: the libraries would let some of them through
     return value
@@ -204,21 +214,3 @@ def _bound(value: Any) -> Any:
 def _utc(instant: str) -> str:
     """ISO 8601 in UTC as a DATETIME column takes it."""
     return instant.replace("T", " ").removesuffix("Z").removesuffix("+00:00")
-
-
-def _creation(table: str, model: RowModule) -> str:
-    columns = [] if "id" in model.columns else ["id BIGINT AUTO_INCREMENT PRIMARY KEY"]
-    columns += [
-        f"{_quoted('columns', name)} {_COLUMN_TYPES.get(words, 'LONGTEXT')}"
-        for name, words in model.columns.items()
-    ]
-    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(columns)}) CHARACTER SET utf8mb4"
-
-
-def _quoted(key: str, *names: str) -> str:
-    try:
-        return MySQLDriver.quote_identifier(*names)
-    except ValueError:
-        raise ValueError(
-            f"{key}: a name is empty, too long, or holds a character that names cannot have"
-        ) from None

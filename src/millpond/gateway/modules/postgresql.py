@@ -22,7 +22,8 @@ from millpond.drivers.postgresql import PostgreSQLDriver
 from millpond.errors import describe
 from millpond.gateway.idempotency import BATCH, Keeping
 from millpond.gateway.module_models import RowModule
-from millpond.gateway.pointer import Json, Received, source
+from millpond.gateway.modules.naming import Naming
+from millpond.gateway.pointer import Json, Received, as_json, source
 from millpond.gateway.refusals import Fault, NoRow, NotStored, Outcome
 
 if TYPE_CHECKING:
@@ -49,7 +50,12 @@ _UNDEFINED_TABLE: Final = "42P01"
 # Another session has just created it: duplicate_table, duplicate_object, unique_violation.
 _ALREADY_THERE: Final = ("42P07", "42710", "23505")
 _CONFLICTS: Final = frozenset({"23505", "23P01"})
-_COLUMN_TYPES: Final = {"$body": "jsonb NOT NULL", "$path": "text", "$received_at": "timestamptz NOT NULL"}
+_NAMES: Final = Naming(
+    PostgreSQLDriver.quote_identifier,
+    id_column="id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY",
+    types={"$body": "jsonb NOT NULL", "$path": "text", "$received_at": "timestamptz NOT NULL"},
+    other_type="jsonb",
+)
 
 
 class PostgreSQLRows:
@@ -59,13 +65,15 @@ class PostgreSQLRows:
         ValueError: the table's or a column's name cannot be one.
     """
 
+    kind = "postgresql"
+
     def __init__(self, model: RowModule, keeping: Keeping | None = None) -> None:
         self.connection = model.connection
         self.timeout = model.timeout
         if model.table.count(".") > 1:
             raise ValueError("table: takes a name, or a schema and a name with one dot between them")
-        table = _quoted("table", *model.table.split("."))
-        columns = ", ".join(_quoted("columns", name) for name in model.columns)
+        table = _NAMES.quoted("table", *model.table.split("."))
+        columns = ", ".join(_NAMES.quoted("columns", name) for name in model.columns)
         self._sources = [(json.dumps(name), source(words)) for name, words in model.columns.items()]
         self._insert = _insertion(table, columns, columns)
         # json_populate_record makes every null a NULL. The literal takes the column's own type; it stands in
@@ -74,7 +82,7 @@ class PostgreSQLRows:
         self._keys = None if keeping is None else _Keys(keeping)
         self._create: list[str] = []
         if model.create_table:
-            self._create = [_creation(table, model), *(self._keys.creation if self._keys else ())]
+            self._create = [_NAMES.creation(table, model), *(self._keys.creation if self._keys else ())]
 
     async def store(self, conn: Session, received: Received) -> Outcome:
         """Insert the row, unless the request's key is there; it is committed when this returns.
@@ -124,7 +132,9 @@ class PostgreSQLRows:
         pairs = []
         for name, value_of in self._sources:
             value = value_of(received)
-            pairs.append(f"{name}: {value.text if isinstance(value, Json) else json.dumps(value)}")
+            pairs.append(
+                f"{name}: {value.text if isinstance(value, Json) else as_json(value, ensure_ascii=True)}"
+            )
         return f"{{{', '.join(pairs)}}}"
 
 
@@ -138,8 +148,8 @@ class _Keys:
             )
         self._keeping = keeping
         names = keeping.table.split(".")
-        table = _quoted("idempotency.table", *names)
-        index = _quoted("idempotency.table", f"{names[-1][:40]}_expires_at")
+        table = _NAMES.quoted("idempotency.table", *names)
+        index = _NAMES.quoted("idempotency.table", f"{names[-1][:40]}_expires_at")
         self.creation = (
             f"CREATE TABLE IF NOT EXISTS {table} "
             "(id text PRIMARY KEY, body text NOT NULL, hook text NOT NULL, expires_at timestamptz NOT NULL)",
@@ -209,7 +219,9 @@ def _insertion(table: str, columns: str, values: str) -> str:
 def _with_null_bodies(model: RowModule) -> str:
     """What is selected for a body that is null: JSON's null where the whole body goes."""
     return ", ".join(
-        f"coalesce({_quoted('columns', name)}, 'null')" if words == "$body" else _quoted("columns", name)
+        f"coalesce({_NAMES.quoted('columns', name)}, 'null')"
+        if words == "$body"
+        else _NAMES.quoted("columns", name)
         for name, words in model.columns.items()
     )
 
@@ -223,24 +235,6 @@ async def _create(conn: Session, statement: str) -> None:
         if _state(error) not in _ALREADY_THERE:
             raise
         await conn.settle()
-
-
-def _creation(table: str, model: RowModule) -> str:
-    columns = [] if "id" in model.columns else ["id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY"]
-    columns += [
-        f"{_quoted('columns', name)} {_COLUMN_TYPES.get(words, 'jsonb')}"
-        for name, words in model.columns.items()
-    ]
-    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(columns)})"
-
-
-def _quoted(key: str, *names: str) -> str:
-    try:
-        return PostgreSQLDriver.quote_identifier(*names)
-    except ValueError:
-        raise ValueError(
-            f"{key}: a name is empty, too long, or holds a character that names cannot have"
-        ) from None
 
 
 def _state(error: Exception) -> str | None:

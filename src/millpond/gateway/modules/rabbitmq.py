@@ -12,6 +12,7 @@ by the `message_id`.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _LONGEST_NAME: Final = 255  # bytes; what AMQP calls a short string
 _PERSISTENT, _TRANSIENT = 2, 1
+_UNSAYABLE: Final = "may hold only letters, digits, spaces and - _ . : @ # , / +, and not be too long"
 _MISFIT: Final = (
     exceptions.ChannelAccessRefused,
     exceptions.ChannelNotFoundEntity,
@@ -36,7 +38,13 @@ _MISFIT: Final = (
 
 
 class RabbitMQMessages:
-    """This publishes each request as one message."""
+    """This publishes each request as one message.
+
+    Raises:
+        ValueError: the client library cannot say the exchange's name, or that of the queue to create.
+    """
+
+    kind = "rabbitmq"
 
     def __init__(self, model: RabbitMQModule, keeping: Keeping | None = None) -> None:
         # A retry is published again, whatever is kept: see the module.
@@ -49,6 +57,11 @@ class RabbitMQMessages:
         self._routing_key = Template(name)
         self._value = source(model.value)
         self._is_senders_choice = "{/" in name
+        if model.exchange is not None and not _can_be_said(spec.Basic.Publish, exchange=model.exchange):
+            raise ValueError(f"exchange: its name {_UNSAYABLE}")
+        is_known = model.create_queue and not self._is_senders_choice
+        if is_known and not _can_be_said(spec.Queue.Declare, queue=name):
+            raise ValueError(f"queue: the name of one that is created {_UNSAYABLE}")
 
     async def store(self, conn: RabbitMQChannel, received: Received) -> Outcome:
         """Publish it; the server has confirmed it when this returns."""
@@ -58,6 +71,8 @@ class RabbitMQMessages:
         if await self._publish(conn, message):
             return Outcome.DONE
         if self._model.create_queue:
+            if not _can_be_said(spec.Queue.Declare, queue=message.routing_key):
+                raise NotStored(Fault.UNFIT, f"there is no such queue, and its name {_UNSAYABLE}")
             lane = await conn.get_underlay_channel()
             await lane.queue_declare(message.routing_key, durable=True)
             if await self._publish(conn, message):
@@ -107,6 +122,15 @@ class RabbitMQMessages:
             message_id=received.key,
         )
         return _Message(self._routing_key_of(received), body, properties)
+
+
+def _can_be_said(command: Callable[..., object], **names: str) -> bool:
+    """Whether the library can send a command with these names: it takes fewer letters than the server."""
+    try:
+        command(**names)
+    except ValueError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,6 +54,8 @@ return 'done'
 class RedisWrites:
     """This writes each request to Redis, in one command or one script."""
 
+    kind = "redis"
+
     def __init__(self, model: Model, keeping: Keeping | None = None) -> None:
         self.connection = model.connection
         self.timeout = model.timeout

@@ -1,24 +1,25 @@
 """A request becomes a row in SQLite: one statement and a commit, which fails when the file is gone.
 
-Strings and numbers are stored as they are, true and false as 1 and 0, null as
-NULL, objects and lists as JSON text; `$body` is always the JSON text of the
-whole body, `null` included. A request's own key goes into its table in the
-same transaction, which begins as a writer: of two requests at once the second
-waits, and finds the key of the first.
+Strings and numbers are stored as they are (of a number SQLite keeps what a
+float holds), true and false as 1 and 0, null as NULL, objects and lists as JSON
+text; `$body` is always the JSON text of the whole body, `null` included. A
+request's own key goes into its table in the same transaction, which begins as a
+writer: of two requests at once the second waits, and finds the key of the first.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from millpond.drivers.sqlite import SQLiteDriver
 from millpond.errors import describe
 from millpond.gateway.idempotency import BATCH, Keeping
 from millpond.gateway.module_models import RowModule
-from millpond.gateway.pointer import Json, Received, source
+from millpond.gateway.modules.naming import Naming
+from millpond.gateway.pointer import Json, Received, as_json, source
 from millpond.gateway.refusals import Fault, NoRow, NotStored, Outcome
 
 if TYPE_CHECKING:
@@ -32,7 +33,12 @@ _MISFIT: Final = frozenset({
     sqlite3.SQLITE_ERROR, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH, sqlite3.SQLITE_MISUSE,
     sqlite3.SQLITE_RANGE,
 })  # fmt: skip
-_COLUMN_TYPES: Final = {"$body": "TEXT NOT NULL", "$path": "TEXT", "$received_at": "TEXT NOT NULL"}
+_NAMES: Final = Naming(
+    SQLiteDriver.quote_identifier,
+    id_column="id INTEGER PRIMARY KEY",
+    types={"$body": "TEXT NOT NULL", "$path": "TEXT", "$received_at": "TEXT NOT NULL"},
+    other_type="",
+)
 
 
 class SQLiteRows:
@@ -42,13 +48,15 @@ class SQLiteRows:
         ValueError: the table's or a column's name cannot be one.
     """
 
+    kind = "sqlite"
+
     def __init__(self, model: RowModule, keeping: Keeping | None = None) -> None:
         self.connection = model.connection
         self.timeout = model.timeout
         if "." in model.table:
             raise ValueError("table: a table in SQLite has no schema, so its name has no dot here")
-        table = _quoted("table", model.table)
-        columns = [_quoted("columns", name) for name in model.columns]
+        table = _NAMES.quoted("table", model.table)
+        columns = [_NAMES.quoted("columns", name) for name in model.columns]
         self._sources = [source(words) for words in model.columns.values()]
         self._insert = (
             f"INSERT INTO {table} ({', '.join(columns)}) "  # noqa: S608 - names only, quoted; values are ?
@@ -57,7 +65,7 @@ class SQLiteRows:
         self._keys = None if keeping is None else _Keys(keeping)
         self._create: list[str] = []
         if model.create_table:
-            self._create = [_creation(table, model), *(self._keys.creation if self._keys else ())]
+            self._create = [_NAMES.creation(table, model), *(self._keys.creation if self._keys else ())]
 
     async def store(self, conn: aiosqlite.Connection, received: Received) -> Outcome:
         """Insert the row and commit it, unless the request's key is there."""
@@ -114,7 +122,9 @@ class _Keys:
                 "idempotency.table: a table in SQLite has no schema, so its name has no dot here"
             )
         self._keeping = keeping
-        table, index = (_quoted("idempotency.table", keeping.table + end) for end in ("", "_expires_at"))
+        table, index = (
+            _NAMES.quoted("idempotency.table", keeping.table + end) for end in ("", "_expires_at")
+        )
         self.creation = (
             f"CREATE TABLE IF NOT EXISTS {table} "
             "(id TEXT PRIMARY KEY, body TEXT NOT NULL, hook TEXT NOT NULL, expires_at REAL NOT NULL)",
@@ -146,23 +156,5 @@ def _bound(value: Any) -> Any:
     if isinstance(value, Json):
         return value.text
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False)
-    return value
-
-
-def _creation(table: str, model: RowModule) -> str:
-    columns = [] if "id" in model.columns else ["id INTEGER PRIMARY KEY"]
-    columns += [
-        f"{_quoted('columns', name)} {_COLUMN_TYPES.get(words, '')}".rstrip()
-        for name, words in model.columns.items()
-    ]
-    return f"CREATE TABLE IF NOT EXISTS {table} ({', '.join(columns)})"
-
-
-def _quoted(key: str, name: str) -> str:
-    try:
-        return SQLiteDriver.quote_identifier(name)
-    except ValueError:
-        raise ValueError(
-            f"{key}: a name is empty, too long, or holds a character that names cannot have"
-        ) from None
+        return as_json(value)
+    return float(value) if isinstance(value, Decimal) else value
