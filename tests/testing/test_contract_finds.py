@@ -69,9 +69,9 @@ class Planted(Lines):
 
 
 class Every(DriverContract, SessionContract, RemoteContract, KindContract, SharedContract):
-    """All there is to promise, with little patience."""
+    """All there is to promise, with less patience than for a real server, and more than any pause of a machine."""
 
-    patience = 0.4
+    patience = 2.0
 
 
 # By promise: the driver that breaks it, the test that finds it, and what that has seen.
@@ -95,7 +95,7 @@ FAULTS = {
         ),
         (
             broken.CancelledResetTakesItsTime, "a_cancelled_ping_reset_or_close_can_be_terminated",
-            "reset(), cancelled while waiting at its await 1, had not ended after 0.4 s",
+            "reset(), cancelled while waiting at its await 1, had not ended after 2 s",
         ),
     ],
     Promise.HALF_MADE: [
@@ -103,12 +103,12 @@ FAULTS = {
         (broken.FailedConnectLeaksItsSocket, "a_failed_connect_leaves_nothing_and_says_why", "failed"),
     ],
     Promise.CLOSE: [
-        (broken.CloseHangs, "a_polite_close_ends_the_session", "close() had not ended after 0.4 s"),
+        (broken.CloseHangs, "a_polite_close_ends_the_session", "close() had not ended after 2 s"),
         (broken.CloseForgets, "a_polite_close_ends_the_session", "1 sessions after close(), not 0"),
         (broken.CloseHangsTheSecondTime, "a_polite_close_ends_the_session", "close() after close()"),
     ],
     Promise.TERMINATE_AT_ONCE: [
-        (broken.TerminateWaits, "terminate_does_not_wait_for_a_request", "it took 0."),
+        (broken.TerminateWaits, "terminate_does_not_wait_for_a_request", "it took "),
     ],
     Promise.TERMINATE_QUIETLY: [
         (
@@ -171,7 +171,8 @@ FAULTS = {
             broken.KeepsAfterACancelledRequest, "a_cancelled_request_is_never_passed_on",
             "a question after a cancelled request at level none had not ended",
         ),
-        (broken.KeepsAfterACancelledRequest, "a_storm_of_cancellations_spoils_no_answer", "got the answer"),
+        # In the storm, or by the question after it: which of the two depends on when answers arrive.
+        (broken.KeepsAfterACancelledRequest, "a_storm_of_cancellations_spoils_no_answer", " got "),
         (
             broken.KeepsAfterACancelledRequest,
             "cancelled_borrowers_of_a_pool_never_spoil_the_next_ones_answer",
