@@ -110,6 +110,7 @@ async def test_a_reload_of_connections_alone_inherits_the_hooks_of_the_one_it_ov
             assert (await first).reloaded.connections.superseded
         outcome = await second
         assert outcome.ok
+        assert served.reloader.status().failures == 0
         assert outcome.reloaded.webhooks.added == ("/new",)
         assert [await served.post(path) for path in ("/old", "/new")] == [404, 201]
         assert served.registry.status().active[0].version == 2

@@ -263,6 +263,16 @@ def test_what_is_no_pool_cannot_be_added(registry: ConnectionPoolRegistry, thing
     assert registry.names == ("orders", "stock")
 
 
+async def test_a_pool_that_has_ended_cannot_be_added(registry: ConnectionPoolRegistry, own_pool: Pool) -> None:
+    """Refused when it is added, not when somebody wants to borrow."""
+    await own_pool.close()
+
+    with pytest.raises(PoolClosed, match="pool 'mill': the pool to add is closed already"):
+        registry.add_pool("mill", own_pool)
+
+    assert registry.names == ("orders", "stock")
+
+
 async def test_a_removed_name_is_unknown_at_once_and_its_pool_ends_well(
     registry: ConnectionPoolRegistry, own_pool: Pool
 ) -> None:
@@ -423,8 +433,10 @@ async def test_a_closed_registry_lends_nothing(
         handle.acquire,
         handle.status,
     ):
-        with pytest.raises(PoolClosed, match="the registry is closed"):
+        with pytest.raises(PoolClosed, match=r"^pool '\w+': the registry is closed"):
             use()
+    with pytest.raises(PoolClosed, match=r"^the registry is closed"):
+        await registry.apply({})
     status = registry.status()
     assert isinstance(status, RegistryStatus)
     assert (status.closed, status.healthy) == (True, False)

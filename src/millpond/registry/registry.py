@@ -26,7 +26,7 @@ from millpond.registry.sources import name_fault
 from millpond.registry.status import RegistryStatus
 from millpond.registry.substitution import quoted
 from millpond.settings import UNSET, Range, Timeout, invalid
-from millpond.status import PoolCheck
+from millpond.status import PoolCheck, PoolState
 
 _log = logging.getLogger("millpond.registry")
 _MOST_NAMES_LISTED: Final = 10
@@ -130,7 +130,7 @@ class ConnectionPoolRegistry:
 
         Raises:
             ConfigError: the name cannot be one, or there is such a name already.
-            PoolClosed: the registry is closed.
+            PoolClosed: the registry is closed, or the pool is closed or closing.
             TypeError: it is no pool.
         """
         self._refuse_if_closed(name)
@@ -139,6 +139,8 @@ class ConnectionPoolRegistry:
         if wrong := name_fault(name):
             raise ConfigError([f"{quoted(name)}: {wrong}"])
         self._refuse_if_taken(name)
+        if pool.state in (PoolState.CLOSING, PoolState.CLOSED):
+            raise PoolClosed(name, why=f"the pool to add is {pool.state.value} already")
         kind = getattr(type(pool.driver), "kind", None) or pool.driver.name
         self._named[name] = Named(name, str(kind), config=None, number=self._next_number(name))
         self._named[name].adopt(pool)
@@ -205,7 +207,7 @@ class ConnectionPoolRegistry:
             validate_only: as for `apply`.
             hand_over: awaited when all else is done, with what is left to do; False: that is not to be done.
         """
-        self._refuse_if_closed("")
+        self._refuse_if_closed(None)
         if isinstance(new_config, (str, os.PathLike)):
             new_config = load_connections(new_config, environ=self._environ)
         configs = _configs(new_config)
@@ -229,7 +231,7 @@ class ConnectionPoolRegistry:
             MissingExtra: the file is YAML and PyYAML is not installed.
             PoolClosed: the registry is closed.
         """
-        self._refuse_if_closed("")
+        self._refuse_if_closed(None)
         if self._path is None:
             raise ConfigError(["the registry did not come from a file; use apply() with a configuration"])
         return await self.apply(self._path, validate_only=validate_only)
@@ -469,7 +471,7 @@ class ConnectionPoolRegistry:
             raise UnknownConnection(name, self.names)
         return found
 
-    def _refuse_if_closed(self, name: str) -> None:
+    def _refuse_if_closed(self, name: str | None) -> None:
         if self._closed:
             raise PoolClosed(name, why="the registry is closed")
 

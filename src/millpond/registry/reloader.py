@@ -81,6 +81,12 @@ class Outcome:
         connections = self.reloaded.connections
         return not self.reloaded.problems and (connections is None or connections.ok)
 
+    @property
+    def has_failed(self) -> bool:
+        """Something cannot be as it is configured. One that a later reload overtook has not failed."""
+        connections = self.reloaded.connections
+        return bool(self.reloaded.problems or (connections is not None and connections.errors))
+
     def as_dict(self) -> dict[str, Any]:
         """All of it by name; ready for JSON."""
         done = self.reloaded
@@ -106,7 +112,7 @@ class ReloaderStatus:
         debounce: how long the files must have been at rest before they are read, seconds.
         in_progress: a reload is under way.
         reloads: how many there were, those that only validated left out.
-        failures: how many of these did not end well.
+        failures: how many of these failed; one that a later one overtook has not.
         last: the latest; None: there was none.
     """
 
@@ -239,7 +245,7 @@ class Reloader:
     def _note(self, outcome: Outcome) -> None:
         self._last = outcome
         self._reloads += 1
-        self._failures += not outcome.ok
+        self._failures += outcome.has_failed
         for problem in outcome.reloaded.problems:
             logger.error("reload (%s): %s", outcome.trigger, problem)
 

@@ -119,7 +119,7 @@ class ConfigStatus(BaseModel):
     debounce: float = Field(description="Seconds that files must have been at rest before they are read.")
     in_progress: bool
     reloads: int
-    failures: int = Field(description="How many of these did not end well.")
+    failures: int = Field(description="How many of these failed; one that a later one overtook has not.")
     last: ReloadReport | None
 
 
