@@ -263,7 +263,7 @@ def test_what_is_no_pool_cannot_be_added(registry: ConnectionPoolRegistry, thing
     assert registry.names == ("orders", "stock")
 
 
-async def test_a_pool_that_has_ended_cannot_be_added(registry: ConnectionPoolRegistry, own_pool: Pool) -> None:
+async def test_a_closed_pool_cannot_be_added(registry: ConnectionPoolRegistry, own_pool: Pool) -> None:
     """Refused when it is added, not when somebody wants to borrow."""
     await own_pool.close()
 
