@@ -123,8 +123,8 @@ _ADVICE: Final = {
     TimeoutCause.BACKEND_FAILING: "The backend cannot be reached: look at its last error",
     TimeoutCause.PAUSED: "The pool is paused: call resume()",
     TimeoutCause.DRAINING: "The pool is draining: call resume() to reopen it",
-    TimeoutCause.SHARED_LIMIT: "Others use up the allowance that it shares (other pools, or its older version "
-    "during a reload): raise the limit",
+    TimeoutCause.SHARED_LIMIT: "Others use up the allowance that it shares (other pools, or its older "
+    "version during a reload): raise the limit",
 }
 
 

@@ -69,7 +69,7 @@ class Planted(Lines):
 
 
 class Every(DriverContract, SessionContract, RemoteContract, KindContract, SharedContract):
-    """All there is to promise, with less patience than for a real server, and more than any pause of a machine."""
+    """All there is to promise, with less patience than a real server needs, more than any pause."""
 
     patience = 2.0
 
