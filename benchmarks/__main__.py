@@ -14,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -30,6 +32,8 @@ _STOP_S: Final = 30.0
 
 Work = tuple[str, str]
 """A loop and a part that is measured under it."""
+
+_ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Stopped(BaseException):
@@ -90,16 +94,36 @@ def in_a_process(part: str, chosen: argparse.Namespace, loop: str) -> Result:
     return found
 
 
+@contextmanager
+def _postponed() -> Iterator[None]:
+    """Keep what signals raise until the end of the block."""
+    came: list[int] = []
+    kept = {number: signal.getsignal(number) for number in _ENDING if signal.getsignal(number) is _stop}
+    for number in kept:
+        signal.signal(number, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    if came:
+        raise Stopped(came[0])
+
+
 def run(command: list[str]) -> int:
     """Run it to its end, and end it if this process is told to stop meanwhile; answers its exit status.
 
     In a process group of its own: an interrupt from the terminal reaches this process, which passes it on
     once. A second one would hit the child while it closes its servers.
     """
-    child = subprocess.Popen(command, process_group=0)
+    child = None
     try:
+        with _postponed():  # or a signal could come between the child's birth and its name in here
+            child = subprocess.Popen(command, process_group=0)
         return child.wait()
     except BaseException:
+        if child is None:
+            raise
         child.terminate()
         try:
             child.wait(_STOP_S)
@@ -191,7 +215,7 @@ def main(arguments: list[str]) -> int:
 
 def stoppable(arguments: list[str]) -> int:
     """`main`, which ends with one line when a signal asks for it."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in _ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:  # nohup has its reasons
             signal.signal(number, _stop)
     try:

@@ -166,7 +166,7 @@ LISTENER: Final[dict[str, tuple[Change, ...]]] = {
         (
             "lease",
             "            try:\n"
-            "                self.pool._announcer.tell_at_once(EventKind.LENT, self.slot, self, 0.0)\n"
+            "                self.pool._lender.note_begin(self)\n"
             "            except BaseException as error:\n"
             "                self.pool._lender.end(self, error)\n"
             "                raise\n",
@@ -201,7 +201,7 @@ def copies(changes: tuple[Change, ...]) -> dict[str, ModuleType]:
         exec(compile(source, real.__file__, "exec"), vars(module))  # noqa: S102 - our own file
         for each in shared:
             setattr(module, each, getattr(real, each))
-    vars(made["lending"])["Heard"] = made["lease"].Heard
+    vars(made["lending"])["Attended"] = made["lease"].Attended
     return made
 
 
@@ -229,5 +229,5 @@ async def pool_with(changes: tuple[Change, ...], *, listens: bool = False) -> Co
     await pool.initialize()
     if listens:
         pool.add_listener(lambda _event: None)
-    pool._acquire_class = made["lease"].Heard if listens else made["lease"].Acquire
+    pool._acquire_class = made["lease"].AttendedAcquire if listens else made["lease"].Acquire
     return pool

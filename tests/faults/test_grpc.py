@@ -30,8 +30,11 @@ def busy() -> Iterator[BusySubject]:
 
 async def test_a_server_that_refuses_calls_costs_no_channel(busy: BusySubject) -> None:
     """Who is refused hears it; the channels stay, and new ones open: overload is no outage."""
-    async with pool_of(busy, max_size=6, max_leases_per_connection=2, validate_after_idle=0.0) as pool:
-        async with Traffic(busy, pool, borrowers=4 * MOST_CALLS) as traffic:
+    patient = {"connect_timeout": 10.0, "health_check_timeout": 10.0, "validate_after_idle": 0.0}
+    async with pool_of(busy, max_size=6, max_leases_per_connection=2, **patient) as pool:
+        async with Traffic(
+            busy, pool, borrowers=4 * MOST_CALLS, acquire_timeout=10.0, request_timeout=10.0
+        ) as traffic:
             await traffic.flows(400)
             await traffic.suffers()
 
@@ -46,7 +49,9 @@ async def test_a_pool_that_fits_the_server_is_refused_nothing(busy: BusySubject)
     """Its limits times its leases are the server's: the rest waits in the pool's queue."""
     # One call is left for the pool's own question.
     async with pool_of(busy, max_size=3, max_leases_per_connection=1, health_check_interval=30.0) as pool:
-        async with Traffic(busy, pool, borrowers=4 * MOST_CALLS, acquire_timeout=10.0) as traffic:
+        async with Traffic(
+            busy, pool, borrowers=4 * MOST_CALLS, acquire_timeout=10.0, request_timeout=10.0
+        ) as traffic:
             await traffic.flows(400)
 
         traffic.assert_unharmed()

@@ -70,7 +70,9 @@ async def test_a_server_that_runs_out_of_connections(subject: Subject) -> None:
     greedy = {"max_size": wanted, "max_connecting": 10, "connect_timeout": 3.0, "failure_threshold": None}
     subject.limit()
     async with pool_of(subject, **greedy) as pool:
-        async with Traffic(subject, pool, borrowers=everybody, acquire_timeout=SETTLE_S) as traffic:
+        async with Traffic(
+            subject, pool, borrowers=everybody, acquire_timeout=SETTLE_S, request_timeout=SETTLE_S
+        ) as traffic:
 
             async def is_refused() -> bool:
                 return pool.stats().open_failures > 0

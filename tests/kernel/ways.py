@@ -115,6 +115,14 @@ STORIES: Final = {
     "explicitly": Story(explicitly),
     "by identity": Story(by_identity),
     "heard": Story(in_a_block, is_heard=True),
+    "heard, by identity": Story(by_identity, is_heard=True),
+    "counted": Story(
+        in_a_block, settings=PoolSettings(max_size=2, min_size=2, eager_init=True, max_uses=1000)
+    ),
+    "looked for": Story(
+        in_a_block,
+        settings=PoolSettings(max_size=2, min_size=2, eager_init=True, leak_detection_threshold=60.0),
+    ),
     "shared": Story(
         in_a_block, settings=PoolSettings(max_size=1, eager_init=True, max_leases_per_connection=4)
     ),
@@ -153,7 +161,7 @@ def planted(place: str, line: str) -> Iterator[None]:
 PLACES: Final[dict[str, tuple[type, str, tuple[tuple[type, str], ...]]]] = {
     "acquire": (ConnectionPool, "acquire", ()),
     "begin": (Hold, "_begin", ((Hold, "begin"), (Acquire, "__aenter__"))),
-    "end": (Acquire, "_end", ((Acquire, "__aexit__"),)),
+    "end": (Hold, "_end", ((Acquire, "__aexit__"),)),
     "release": (ConnectionPool, "release", ()),
     "tell at once": (Announcer, "tell_at_once", ()),
     "ask": (Lender, "ask", ()),

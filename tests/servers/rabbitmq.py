@@ -276,9 +276,9 @@ class RabbitMQServer(Server):
         )
 
     def delete_queues(self, prefix: str) -> None:
-        """Delete the queues whose names begin with this."""
+        """Delete the queues whose names begin with this; an exclusive one may end by itself meanwhile."""
         self.evaluate(
-            f'[rabbit_amqqueue:delete(Q, false, false, <<"{ADMIN}">>) || Q <- rabbit_amqqueue:list(), '
+            f'[catch rabbit_amqqueue:delete(Q, false, false, <<"{ADMIN}">>) || Q <- rabbit_amqqueue:list(), '
             f'lists:prefix("{prefix}.", binary_to_list(element(4, amqqueue:get_name(Q))))], "".'
         )
 

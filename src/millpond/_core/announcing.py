@@ -55,11 +55,11 @@ class Announcer:
     def add(self, listener: Listener) -> Callable[[], None]:
         """Call `listener` with every event from now on; returns a function that ends this."""
         self._listeners = (*self._listeners, listener)
-        self._pool._be_heard()
+        self._pool._attend()
 
         def remove() -> None:
             self._listeners = tuple(each for each in self._listeners if each is not listener)
-            self._pool._be_heard()
+            self._pool._attend()
 
         return remove
 

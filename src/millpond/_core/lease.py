@@ -84,7 +84,7 @@ class Hold(Generic[C]):
         timeout: seconds that acquiring may take.
         slot: the place held; a stand-in before, while it is asked for, and once the lease is over.
         explicit: True when `pool.release(conn)` may end it.
-        is_told: it has gone the long way, which tells whoever listens.
+        is_told: it has gone the long way, which counts uses, notes where it began and tells who listens.
         since: when the lease began.
         task: the task that began it, or None outside of one.
 
@@ -186,12 +186,6 @@ class Hold(Generic[C]):
             "begin",
         )
 
-
-class Acquire(Hold[C]):
-    """What `pool.acquire()` returns: used once, by `async with` or by `await`."""
-
-    __slots__ = ()
-
     def _end(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Awaitable[None]:
@@ -231,6 +225,12 @@ class Acquire(Hold[C]):
         pool._lender.end(self, error)
         return TOLD
 
+
+class Acquire(Hold[C]):
+    """What `pool.acquire()` returns: used once, by `async with` or by `await`."""
+
+    __slots__ = ()
+
     if TYPE_CHECKING:
 
         async def __aenter__(self) -> C: ...
@@ -239,48 +239,11 @@ class Acquire(Hold[C]):
         ) -> None: ...
     else:
         __aenter__ = Hold.begin
-        __aexit__ = _end
+        __aexit__ = Hold._end
 
     def __await__(self) -> Generator[Any, None, C]:
         self.explicit = True
         return self._begin()
-
-
-class Heard(Acquire[C]):
-    """What `pool.acquire()` returns while somebody listens: the same, and what happens in passing is told."""
-
-    __slots__ = ()
-
-    async def __aenter__(self) -> C:
-        if self.slot is UNASKED:
-            self.is_told = False
-            self._number = 0  # to come: a missing one takes an exception, a third of a listener's cost
-        conn = await self.begin()
-        if not self.is_told:
-            try:
-                self.pool._announcer.tell_at_once(EventKind.LENT, self.slot, self, 0.0)
-            except BaseException as error:
-                self.pool._lender.end(self, error)
-                raise
-        return conn
-
-    def _end(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> Awaitable[None]:
-        pool = self.pool
-        slot = self.slot
-        if pool._order:  # to be told before the one who gets it is
-            pool._lender.end(self, error)
-        elif super()._end(kind, error, trace) is not TOLD:
-            pool._announcer.tell_at_once(EventKind.RETURNED, slot, self, slot.returned_at - self.since)
-        return DONE
-
-    if not TYPE_CHECKING:
-        __aexit__ = _end
-
-    def __await__(self) -> Generator[Any, None, C]:
-        self.explicit = True
-        return self.__aenter__().__await__()
 
 
 class Lease(Hold[C]):
@@ -316,7 +279,7 @@ class Lease(Hold[C]):
         Raises:
             ReleaseError: the lease is over already.
         """
-        self.pool._lender.end(self, error)
+        self._end(None, error, None)
 
     def discard(self) -> None:
         """Give the connection back as broken: it is terminated.
@@ -333,4 +296,60 @@ class Lease(Hold[C]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.is_out:
-            self.pool._lender.end(self, error)
+            self._end(kind, error, trace)
+
+
+class Attended(Hold[C]):
+    """A lease of a pool that wants to know of every one: it counts uses, looks for leaks, or is listened to.
+
+    The same as the others, and what has happened in passing is noted and told.
+    """
+
+    __slots__ = ()
+
+    async def begin(self) -> C:
+        """Get a connection, whatever that takes."""
+        if self.slot is UNASKED:
+            self.is_told = False
+            self._number = 0  # to come: a missing one takes an exception, a third of a listener's cost
+        conn = await Hold.begin(self)
+        if not self.is_told:
+            try:
+                self.pool._lender.note_begin(self)
+            except BaseException as error:
+                self.pool._lender.end(self, error)
+                raise
+        return conn
+
+    def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Awaitable[None]:
+        pool = self.pool
+        slot = self.slot
+        if pool._order:  # to be told before the one who gets it is
+            pool._lender.end(self, error)
+        elif Hold._end(self, kind, error, trace) is not TOLD:
+            if pool._is_noted:
+                pool._upkeep.forget(self)
+            pool._announcer.tell_at_once(EventKind.RETURNED, slot, self, slot.returned_at - self.since)
+        return DONE
+
+
+class AttendedAcquire(Attended[C], Acquire[C]):
+    """What `pool.acquire()` returns while the pool wants to know of every lease."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+        __aenter__ = Attended.begin
+        __aexit__ = Attended._end
+
+    def __await__(self) -> Generator[Any, None, C]:
+        self.explicit = True
+        return self.begin().__await__()
+
+
+class AttendedLease(Attended[C], Lease[C]):
+    """What `pool.lease()` gives while the pool wants to know of every lease."""
+
+    __slots__ = ()

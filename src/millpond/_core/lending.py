@@ -6,8 +6,8 @@ import logging
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from millpond._core.calls import FAULTS
-from millpond._core.lease import ASKING, NOTED, UNASKED, Heard
-from millpond._core.retirement import fresh_until, keep_until, reason_to_retire
+from millpond._core.lease import ASKING, NOTED, UNASKED, Attended
+from millpond._core.retirement import fresh_until, is_worn, keep_until, reason_to_retire
 from millpond._core.slot import Slot, SlotState
 from millpond._core.waiters import Waiter, WaiterState
 from millpond._core.whereabouts import here, task_of
@@ -156,11 +156,28 @@ class Lender:
         hold.slot = slot
         hold.since = now
         hold.number_now()
-        if hold.task is None or (pool._announcer.is_heard and not isinstance(hold, Heard)):
+        if hold.task is None or (pool._is_attended and not isinstance(hold, Attended)):
             slot.close_short_way()  # which goes by the task, and tells only of what was asked for to be told
         pool._ledger.lend(slot, hold)  # from now on other threads see who holds it
-        if pool.settings.leak_detection_threshold is not None:
-            pool._upkeep.note_stack(hold)
+        if pool._is_noted:
+            self._note(slot, hold)
+
+    def _note(self, slot: Slot, hold: Hold[Any]) -> None:
+        """A lease has begun that is one of so many, or will be looked for when it is held too long."""
+        settings = self._pool.settings
+        if is_worn(slot, settings):
+            slot.close_short_way()  # it goes when it comes back
+        if settings.leak_detection_threshold is not None:
+            self._pool._upkeep.note_stack(hold)
+
+    def note_begin(self, hold: Hold[Any]) -> None:
+        """A lease of a pool that wants to know of every one has begun in passing."""
+        pool = self._pool
+        slot = hold.slot
+        if pool._is_noted:
+            slot.uses += 1
+            self._note(slot, hold)
+        pool._announcer.tell_at_once(EventKind.LENT, slot, hold, 0.0)
 
     def serve(self, now: float) -> None:
         """Give what is idle, or has room, to those who wait, in their order."""
@@ -185,8 +202,11 @@ class Lender:
         if len(waits.fresh) > NOTED:
             waits.fold()
         waiter.future.set_result(None)
-        if pool._announcer.is_heard:  # the lease that has just ended was asked for before anybody listened
+        if pool._is_attended:  # the lease that has just ended was asked for before anybody wanted to know
             slot.close_short_way()
+            if pool._is_noted:
+                slot.uses += 1
+                self._note(slot, hold)
             pool._announcer.tell(EventKind.LENT, slot=slot, hold=hold, seconds=now - waiter.queued_at)
             pool._announcer.settle()
 

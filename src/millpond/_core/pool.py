@@ -25,7 +25,7 @@ from millpond._core.announcing import Announcer
 from millpond._core.calls import Call
 from millpond._core.checking import check
 from millpond._core.keeping import Keeper
-from millpond._core.lease import RELEASED, UNASKED, Acquire, Heard, Lease
+from millpond._core.lease import RELEASED, UNASKED, Acquire, AttendedAcquire, AttendedLease, Lease
 from millpond._core.ledger import Ledger
 from millpond._core.lending import Lender
 from millpond._core.life import LEGAL, Life
@@ -123,8 +123,12 @@ class ConnectionPool(Reporting, Generic[C]):
         self._pause_mode: Literal["queue", "refuse"] = "queue"
         self._heir: ConnectionPool[Any] | None = None  # lends in this pool's stead; see _bequeath
         self._announcer = Announcer(self)
-        self._acquire_class: type[Acquire[Any]] = Acquire
+        self._acquire_class: type[Acquire[Any]]
+        self._lease_class: type[Lease[Any]]
+        self._is_attended: bool
+        self._is_noted: bool
         self._start_books()
+        self._attend()
         forks.watch(self)
 
     def _start_books(self) -> None:
@@ -345,7 +349,7 @@ class ConnectionPool(Reporting, Generic[C]):
 
     async def lease(self, timeout: Timeout = UNSET) -> Lease[C]:
         """Borrow with an identity: a lease that knows how to end itself; raises as `acquire`."""
-        hold = Lease(self, timeout)
+        hold = self._lease_class(self, timeout)
         await hold.begin()
         return hold
 
@@ -370,7 +374,7 @@ class ConnectionPool(Reporting, Generic[C]):
             if discard:
                 self._lender.end(hold, said, discard=True)
             else:
-                hold._end(None, said, None)  # type: ignore[attr-defined] # only an Acquire is explicit
+                hold._end(None, said, None)
             return RELEASED
         self._check_loop()
         self._slot_of(conn)
@@ -469,6 +473,7 @@ class ConnectionPool(Reporting, Generic[C]):
             self._ledger.count_uses(was_counting=was.max_uses is not None)
         self._opener.tune(self._now())
         self._retune()
+        self._attend()
         if self._loop is None or self.state in (PoolState.CLOSING, PoolState.CLOSED):
             return change
         self._keeper.shrink()
@@ -495,7 +500,7 @@ class ConnectionPool(Reporting, Generic[C]):
         self._refresh_plain()
 
     def _refresh_plain(self) -> None:
-        """May leases take the short way? Only while nothing needs to be told, counted or refused."""
+        """May leases take the short way? Only while each of them changes nothing but its own connection."""
         plain = (
             self.state is PoolState.OPEN
             and not self._announcer.is_watched
@@ -503,16 +508,21 @@ class ConnectionPool(Reporting, Generic[C]):
             and self._heir is None
             and self._opener.breaker.state is BreakerState.CLOSED
             and self._ledger.leases_per_connection == 1
-            and self.settings.max_uses is None
-            and self.settings.leak_detection_threshold is None
             and self.settings.max_idle is None
             and not self._ledger.surplus
         )
         self._home = self._loop if plain and self._loop is not None else NOWHERE
 
-    def _be_heard(self) -> None:
-        """Somebody listens, or nobody any more. What was asked for before goes the long way, which tells."""
-        self._acquire_class = Heard if self._announcer.is_heard else Acquire
+    def _attend(self) -> None:
+        """Somebody wants to know of every lease, or nobody any more: who listens, counts or looks for leaks.
+
+        What was asked for before goes the long way, which tells, counts and forgets.
+        """
+        settings = self.settings
+        self._is_noted = settings.max_uses is not None or settings.leak_detection_threshold is not None
+        self._is_attended = self._is_noted or self._announcer.is_heard
+        self._acquire_class = AttendedAcquire if self._is_attended else Acquire
+        self._lease_class = AttendedLease if self._is_attended else Lease
         for slot in self._slots():
             if slot.leases:
                 slot.close_short_way()

@@ -39,13 +39,18 @@ def fresh_until(slot: Slot, settings: PoolSettings) -> float:
     return min(slot.retire_at, slot.proved_at + settings.validate_after_idle)
 
 
+def is_worn(slot: Slot, settings: PoolSettings) -> bool:
+    """Has it been lent as often as it may be?"""
+    return settings.max_uses is not None and slot.uses >= settings.max_uses
+
+
 def reason_to_retire(slot: Slot, now: float, generation: int, settings: PoolSettings) -> CloseReason | None:
     """Why a connection without a lease must go now, or None; asked at every return and lending."""
     if slot.doom is not None:
         return slot.doom
     if slot.generation != generation:
         return CloseReason.CLEARED
-    if settings.max_uses is not None and slot.uses >= settings.max_uses:
+    if settings.max_uses is not None and is_worn(slot, settings):
         return CloseReason.USES
     if now >= slot.retire_at:
         return CloseReason.LIFETIME
@@ -65,6 +70,8 @@ def keep_until(slot: Slot, settings: PoolSettings) -> float:
     """
     if slot.needs_reset or slot.is_new or slot.doom is not None:
         return -math.inf
+    if settings.max_uses is not None and is_worn(slot, settings):
+        return -math.inf
     return slot.retire_at - trusted_s(settings)
 
 
@@ -74,6 +81,8 @@ def trusted_from(slot: Slot, settings: PoolSettings) -> float:
     So early that this ends before its age and its last proof of life call for a
     closer look, and that it is not taken for idle for a shorter time than it is.
     """
+    if settings.max_uses is not None and is_worn(slot, settings):
+        return -math.inf
     return min(slot.idle_since, slot.proved_at, slot.retire_at - trusted_s(settings))
 
 
