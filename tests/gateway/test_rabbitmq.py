@@ -44,6 +44,7 @@ def service(rabbitmq_server: RabbitMQServer, tmp_path_factory: pytest.TempPathFa
     rabbitmq_server.suspend_queue(f"{PREFIX}.stuck")
     hooks = [
         to("/made", queue=f"{PREFIX}.made.{{/name}}", create_queue=True, keys=True),
+        to("/after", queue=f"{PREFIX}.made.after", value="/value", create_queue=True),
         to("/value", queue=f"{PREFIX}.made.value", value="/value", create_queue=True, persistent=False),
         to("/topic", exchange="amq.topic", routing_key=f"{PREFIX}.{{/topic}}"),
         to("/fanout", exchange="amq.fanout"),
@@ -163,7 +164,7 @@ def test_what_no_queue_has_confirmed_is_not_called_stored(
     answer = client.post(path, content=content, headers={"Content-Type": "application/json"})
 
     assert answer.status_code == status
-    assert client.post("/value", json={"value": 1}).status_code == 201
+    assert client.post("/after", json={"value": 1}).status_code == 201
 
 
 @pytest.fixture
