@@ -117,7 +117,8 @@ def test_a_shrink_closes_no_connection_in_whose_place_an_attempt_is_stopped(seed
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_a_shorter_recovery_timeout_ends_a_pause_that_is_longer(seed: int) -> None:
+@pytest.mark.parametrize("shorter", ["recovery_timeout", "retry_delay"])
+def test_a_shorter_backoff_ends_a_pause_that_is_longer(shorter: str, seed: int) -> None:
     """The backend is back: nobody has to wait for the step of a backoff that is no longer configured."""
 
     async def story(world: World) -> None:
@@ -127,7 +128,7 @@ def test_a_shorter_recovery_timeout_ends_a_pause_that_is_longer(seed: int) -> No
         await asyncio.sleep(0.1)
         world.pool._opener.next_attempt_at = world.now() + 3600
         world.backend.connects = Dawdle(0.01)
-        change(world, recovery_timeout=1.0)
+        change(world, **{shorter: 1.0})
         await asyncio.sleep(1.1)
 
         assert world.pool.status().idle == 2

@@ -65,6 +65,10 @@ async def in_turn(pool: Pool) -> None:
             await asyncio.sleep(0)
 
 
+async def cleaned(_: object) -> None:
+    """Reset a connection that has nothing to be reset."""
+
+
 def listener(_: Event) -> None:
     """Hear it."""
 
@@ -77,19 +81,25 @@ class Story(NamedTuple):
         borrowers: how many do so at once.
         is_heard: somebody listens.
         settings: of the pool.
+        is_cleaned: each connection is reset after its lease.
     """
 
     borrow: Borrow
     borrowers: int = 1
     is_heard: bool = False
     settings: PoolSettings = PoolSettings(max_size=2, min_size=2, eager_init=True)
+    is_cleaned: bool = False
 
     def count(self, *, with_allocations: bool = False) -> Cost:
-        """What it costs in a pool that is warm; of allocations the least of three times, or 0."""
-        return asyncio.run(self._count(3 if with_allocations else 0))
+        """What it costs in a pool that is warm; of allocations the least of three times, or 0.
+
+        Those of resets are not counted: what tasks and timers ask for differs from run to run.
+        """
+        return asyncio.run(self._count(3 if with_allocations and not self.is_cleaned else 0))
 
     async def _count(self, times: int) -> Cost:
-        async with ConnectionPool.from_factory(object, settings=self.settings) as pool:
+        reset = cleaned if self.is_cleaned else None
+        async with ConnectionPool.from_factory(object, reset=reset, settings=self.settings) as pool:
             if self.is_heard:
                 pool.add_listener(listener)
             for _ in range(3):
@@ -127,6 +137,9 @@ STORIES: Final = {
         in_a_block, settings=PoolSettings(max_size=1, eager_init=True, max_leases_per_connection=4)
     ),
     "handed over": Story(in_turn, BORROWERS, settings=PoolSettings(max_size=1, eager_init=True)),
+    "handed over, cleaned": Story(
+        in_turn, BORROWERS, settings=PoolSettings(max_size=1, eager_init=True), is_cleaned=True
+    ),
     "handed over, heard": Story(in_turn, BORROWERS, True, PoolSettings(max_size=1, eager_init=True)),
 }
 

@@ -206,7 +206,7 @@ class Hold(Generic[C]):
                     pool._lender.end(self, None, discard=True)
                     raise
                 if verdict is not _KEEP:
-                    pool._lender.end(self, None, verdict=verdict)
+                    pool._lender.end_in_passing(self, verdict, now)
                     return TOLD
                 self.slot = _SPENT
                 slot.returned_at = now

@@ -123,7 +123,7 @@ class Lender:
         elif reason := pool._keeper.reason_to_go(slot, pool._now()):
             pool._keeper.retire(slot, reason)
         elif slot.needs_reset:
-            pool._tender.reset(slot)
+            pool._tender.reset(slot, pool._now())
         else:
             pool._keeper.offer(slot)
 
@@ -264,6 +264,23 @@ class Lender:
         pool._pump()
         pool._announcer.settle()
 
+    def end_in_passing(self, hold: Hold[Any], verdict: Verdict, now: float) -> None:
+        """Give back what could be put on the shelf, if it were as its driver wants it to be lent."""
+        pool = self._pool
+        if verdict is not Verdict.RESET or pool._is_attended:
+            self.end(hold, None, verdict=verdict)
+            return
+        # As `end` does it, without the questions whose answers are known on the short way.
+        slot = hold.slot
+        hold.close_books()
+        held = pool._held
+        held.append(now - hold.since)
+        if len(held) > NOTED:
+            pool._hold_times.fold()
+        slot.hold = None
+        slot.proved_at = now
+        pool._tender.reset(slot, now)
+
     def _put_away(self, slot: Slot, error: BaseException | None, verdict: Verdict, now: float) -> None:
         """Do what the verdict says with a connection that has just lost a lease."""
         pool = self._pool
@@ -287,7 +304,7 @@ class Lender:
         elif reason := pool._keeper.reason_to_go(slot, now):
             pool._keeper.retire(slot, reason)
         elif slot.needs_reset:
-            pool._tender.reset(slot)
+            pool._tender.reset(slot, now)
         else:
             slot.idle_since = now
             slot.keep_until = keep_until(slot, pool.settings)

@@ -79,7 +79,9 @@ class Opener:
         settings = self._pool.settings
         was = self.breaker.state
         self.breaker.tune(settings.failure_threshold, settings.success_threshold)
-        self.next_attempt_at = min(self.next_attempt_at, now + settings.recovery_timeout)
+        if self.is_failing:
+            self._pause_s = min(self._pause_s, self._pause(1.0))
+            self.next_attempt_at = min(self.next_attempt_at, now + self._pause_s)
         self._announce(was)
 
     @property
@@ -282,12 +284,7 @@ class Opener:
         if not is_known:
             self.setbacks += 1
             self._known_to = max(pool._openings, default=-1)
-            self._pause_s = backoff(
-                self.breaker.failures,
-                first_s=min(settings.retry_delay, settings.recovery_timeout),
-                most_s=settings.recovery_timeout,
-                draw=pool._random.random(),
-            )
+            self._pause_s = self._pause(pool._random.random())
         self.next_attempt_at = now + self._pause_s
         pool._announcer.tell(EventKind.OPEN_FAILED, detail=self.last_error)
         self._announce(was)
@@ -296,6 +293,16 @@ class Opener:
                 self._fail(everybody=True, permanent=True, now=now)
             elif not self.breaker.is_open and self.breaker.failures > settings.connect_retries:
                 self._fail(everybody=False, permanent=False, now=now)
+
+    def _pause(self, draw: float) -> float:
+        """Seconds to pause after the latest failure, by the settings; with `draw` 1 the most it may be."""
+        settings = self._pool.settings
+        return backoff(
+            self.breaker.failures,
+            first_s=min(settings.retry_delay, settings.recovery_timeout),
+            most_s=settings.recovery_timeout,
+            draw=draw,
+        )
 
     def _is_permanent(self, error: BaseException) -> bool:
         try:

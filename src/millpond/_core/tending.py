@@ -45,12 +45,13 @@ class Tender:
         self.pinging += 1
         self._start(slot, "ping", pool.driver.ping, pool.settings.health_check_timeout)
 
-    def reset(self, slot: Slot) -> None:
+    def reset(self, slot: Slot, now: float) -> None:
         """Clean a connection whose lease has ended."""
         pool = self._pool
-        slot.needs_reset = False
-        slot.keep_until = keep_until(slot, pool.settings)
-        slot.idle_since = pool._now()
+        if slot.needs_reset:
+            slot.needs_reset = False
+            slot.keep_until = keep_until(slot, pool.settings)
+        slot.idle_since = now
         pool._ledger.move(slot, SlotState.TENDING)
         self.resets += 1
         call = self._start(slot, "reset", pool.driver.reset, pool.settings.reset_timeout)
@@ -109,7 +110,7 @@ class Tender:
         ledger = pool._ledger
         if (
             pool._home is NOWHERE
-            or pool._announcer.is_heard
+            or pool._is_attended
             or slot.state is not SlotState.TENDING
             or slot.doom is not None
             or slot.generation != ledger.generation

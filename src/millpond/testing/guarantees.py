@@ -407,10 +407,15 @@ def _worn_out_ones_are_not_lent(watch: PoolWatch, auditor: Auditor) -> bool:
     uses = [settings.max_uses for settings in both if settings.max_uses is not None]
     ages = [settings.max_lifetime for settings in both if settings.max_lifetime is not None]
     return all(
-        (len(uses) < len(both) or slot.uses <= max(uses))
+        (len(uses) < len(both) or max(slot.uses, _borrowed(watch, slot)) <= max(uses))
         and (len(ages) < len(both) or watch.now <= slot.opened_at + max(ages) + SLACK_S)
         for slot, _ in watch.new_leases
     )
+
+
+def _borrowed(watch: PoolWatch, slot: Slot) -> int:
+    """How often its connection was borrowed since uses are limited, as the backend has counted."""
+    return 0 if watch.backend is None else slot.conn.uses - watch.free_uses.get(slot.number, 0)
 
 
 @_check(POOL_AFTER_A_STEP, 8)

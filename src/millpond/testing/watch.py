@@ -90,6 +90,7 @@ class PoolWatch:
         allowed, allowed_opening: the bounds of the size and of attempts at once; after a shrink they fall.
         stays: since when each slot is in its state, by number.
         born: the generation in which each slot began, by number.
+        free_uses: how often each connection was borrowed while uses were not limited, by number of its slot.
         pinging_before, pinging: pings under way, before and after the step.
         spare: of the slots that are being closed, whether there were more than `min_size` then, by number.
         idled_before, idled: connections closed for being idle, ever, before and after the step.
@@ -130,6 +131,8 @@ class PoolWatch:
         self.allowed_opening = max(pool.settings.max_connecting, self.ledger.opening)
         self.stays: dict[int, Stay] = {}
         self.born = {number: slot.generation for number, slot in self.slots.items()}
+        self.free_uses: dict[int, int] = {}
+        self._note_free_uses()
         self.pinging_before = self.pinging = pool._tender.pinging
         self.spare: dict[int, bool] = {}
         self.idled_before = self.idled = self.ledger.closed[CloseReason.IDLE]
@@ -208,6 +211,7 @@ class PoolWatch:
         self.joined = [slot for number, slot in slots.items() if number not in before]
         self.born = {number: self.born.get(number, slot.generation) for number, slot in slots.items()}
         self.pinging_before, self.pinging = self.pinging, self.pool._tender.pinging
+        self._note_free_uses()
         self._note_closings()
         leases_before = self.leases
         self.leases = {}
@@ -225,6 +229,16 @@ class PoolWatch:
                 stay = Stay(slot.state, slot.proved_at, now)
             self.stays[number] = stay
         self.numbered_before, self.numbered = self.numbered, max(self.numbered, *self.leases, 0)
+
+    def _note_free_uses(self) -> None:
+        if self.backend is None:
+            return
+        is_limited = None not in (self.was.settings.max_uses, self.facts.settings.max_uses)
+        self.free_uses = {
+            number: self.free_uses.get(number, 0) if is_limited else slot.conn.uses
+            for number, slot in self.slots.items()
+            if slot.conn is not None
+        }
 
     def _note_closings(self) -> None:
         was, facts = self.was, self.facts
