@@ -106,9 +106,13 @@ def test_nothing_to_report_of_is_said(
 
 
 def started(program: str) -> subprocess.Popen[str]:
-    """Another interpreter that runs `program`, in which `command` is the module."""
+    """Another interpreter that runs `program`, in which `command` is the module.
+
+    It takes interrupts, also where this one was started in the background, by a shell that lets it ignore them.
+    """
+    takes_interrupts = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
     return subprocess.Popen(
-        [sys.executable, "-c", f"import sys\nfrom benchmarks import __main__ as command\n{program}"],
+        [sys.executable, "-c", f"{takes_interrupts}\nfrom benchmarks import __main__ as command\n{program}"],
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
