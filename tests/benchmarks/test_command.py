@@ -108,7 +108,7 @@ def test_nothing_to_report_of_is_said(
 def started(program: str) -> subprocess.Popen[str]:
     """Another interpreter that runs `program`, in which `command` is the module.
 
-    It takes interrupts, also where this one was started in the background, by a shell that lets it ignore them.
+    It takes interrupts, also where a shell that started this one in the background has it ignore them.
     """
     takes_interrupts = "import signal, sys\nsignal.signal(signal.SIGINT, signal.default_int_handler)"
     return subprocess.Popen(
