@@ -7,11 +7,12 @@ borrower's cancellation reaches a driver and no driver can hold up the pool.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Final, Generic, TypeVar
 
-from millpond._core.alarm import STALLED_S
+from millpond._core.alarm import STALLED_S, Alarm
 from millpond._core.whereabouts import clock_of
 
 T = TypeVar("T")
@@ -38,6 +39,9 @@ class Call(Generic[T]):
     `GRACE_S` is abandoned: `on_end` is called then, and `on_late(call, result)`
     whenever the task does end, with what it brought (None after an error).
 
+    `alarm` is set to when it is due, and must call `look` then: a timer for
+    each of many short calls would cost more than the rest of them.
+
     `in_passing`, where somebody has set it, is asked first about a call that
     ended well and in time: True when it has seen to everything, and `on_end`
     is not called.
@@ -54,6 +58,7 @@ class Call(Generic[T]):
         verb: str,
         name: str,
         timeout: float,
+        alarm: Alarm,
         on_end: Callable[[Call[T], T | None, BaseException | None], None],
         on_late: Callable[[Call[T], T | None], None],
     ) -> None:
@@ -72,7 +77,8 @@ class Call(Generic[T]):
         # Not loop.create_task: an eager task factory would run driver code inside our bookkeeping.
         self._task = asyncio.Task(coroutine, loop=loop, name=name, context=empty)
         self._task.add_done_callback(self._finished, context=empty)
-        self._timer: asyncio.TimerHandle | None = loop.call_at(self._due, self._overdue, context=empty)
+        self._timer: asyncio.TimerHandle | None = None
+        alarm.set(self._due)
 
     @property
     def was_cancelled_from_outside(self) -> bool:
@@ -87,6 +93,15 @@ class Call(Generic[T]):
     def is_running(self) -> bool:
         """True while the driver has not let go; after `on_end`, that is an abandoned call."""
         return not self._task.done()
+
+    def look(self, now: float) -> float:
+        """The alarm went off: time out what is due. Answers when to look again; infinity: never."""
+        if self._timer is not None or self.ended or self.aborted:
+            return math.inf  # it has a timer of its own by now, or needs none
+        if now < self._due:
+            return self._due
+        self._overdue()
+        return math.inf
 
     def abort(self) -> None:
         """Cancel it: nobody wants the result any more. `on_end` follows as ever."""

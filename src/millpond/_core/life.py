@@ -257,6 +257,8 @@ class Life:
         pool = self._pool
         if pool.state is not PoolState.CLOSING or not self._is_quiet():
             return
+        if pool._overdue is not None:
+            pool._overdue.cancel()
         if pool._ledger.allowance is not None:
             pool._ledger.allowance.leave(pool)
         pool._enter_state(PoolState.CLOSED)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import math
 import random as random_module
 import sys
 import warnings
@@ -147,6 +148,7 @@ class ConnectionPool(Reporting, Generic[C]):
         self._calls: dict[int, Call[Any]] = {}  # every driver call under way, abandoned ones too
         self._deadlines: Alarm | None = None
         self._hedge: Alarm | None = None
+        self._overdue: Alarm | None = None
         self._lender = Lender(self)
         self._waiting = Waiting(self)
         self._keeper = Keeper(self)
@@ -298,6 +300,7 @@ class ConnectionPool(Reporting, Generic[C]):
             self._new_future = future_of(loop)
             self._deadlines = Alarm(loop, self._waiting.on_deadline)
             self._hedge = Alarm(loop, lambda _late: self._wake())
+            self._overdue = Alarm(loop, self._look_at_calls)
             if self._allowance is not None and self.state is not PoolState.CLOSED:
                 self._allowance.join(self)
             return
@@ -647,6 +650,7 @@ class ConnectionPool(Reporting, Generic[C]):
         self, coroutine: Any, *, verb: str, slot: Slot, timeout: float, on_end: Callable[..., None]
     ) -> Call[Any]:
         assert self._loop is not None  # noqa: S101 - bound before anything is opened
+        assert self._overdue is not None  # noqa: S101 - likewise
 
         def ended(call: Call[Any], result: Any, error: BaseException | None) -> None:
             if call.is_running:
@@ -666,10 +670,17 @@ class ConnectionPool(Reporting, Generic[C]):
 
         call: Call[Any] = Call(
             self._loop, coroutine, verb=verb, name=f"millpond {self.name}: {verb} {slot.number}",
-            timeout=timeout, on_end=ended, on_late=late,
+            timeout=timeout, alarm=self._overdue, on_end=ended, on_late=late,
         )  # fmt: skip
         self._calls[id(call)] = call
         return call
+
+    def _look_at_calls(self, _late: float) -> None:
+        """A driver call may be overdue."""
+        now = self._now()
+        due = min((call.look(now) for call in list(self._calls.values())), default=math.inf)
+        if due < math.inf and self._overdue is not None:
+            self._overdue.set(due)
 
     # -- watchers and listeners -----------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from millpond._core.calls import Call
 from millpond._core.opening import HEDGE_S
@@ -16,6 +16,10 @@ from millpond.status import PoolState
 
 if TYPE_CHECKING:
     from millpond._core.pool import ConnectionPool
+
+# An attribute of an enum class is looked up more slowly than a global.
+_BUSY: Final = SlotState.BUSY
+_TENDING: Final = SlotState.TENDING
 
 
 async def _done(do: Callable[[Any], Awaitable[None]], conn: Any) -> None:
@@ -40,7 +44,7 @@ class Tender:
     def ping(self, slot: Slot) -> None:
         """Check an idle connection; it goes to the first waiter, or back to its place."""
         pool = self._pool
-        pool._ledger.move(slot, SlotState.TENDING)
+        pool._ledger.move(slot, _TENDING)
         self.pings += 1
         self.pinging += 1
         self._start(slot, "ping", pool.driver.ping, pool.settings.health_check_timeout)
@@ -52,7 +56,7 @@ class Tender:
             slot.needs_reset = False
             slot.keep_until = keep_until(slot, pool.settings)
         slot.idle_since = now
-        pool._ledger.move(slot, SlotState.TENDING)
+        pool._ledger.move(slot, _TENDING)
         self.resets += 1
         call = self._start(slot, "reset", pool.driver.reset, pool.settings.reset_timeout)
         call.in_passing = partial(self._pass_on, slot)
@@ -81,7 +85,7 @@ class Tender:
             self.pinging -= 1
         if call.was_cancelled_from_outside:
             pool._opener.hold_off(now)
-        if slot.state is not SlotState.TENDING:
+        if slot.state is not _TENDING:
             return  # cut meanwhile
         if error is not None or call.timed_out:
             if is_ping:
@@ -111,7 +115,7 @@ class Tender:
         if (
             pool._home is NOWHERE
             or pool._is_attended
-            or slot.state is not SlotState.TENDING
+            or slot.state is not _TENDING
             or slot.doom is not None
             or slot.generation != ledger.generation
         ):
@@ -123,7 +127,7 @@ class Tender:
         del pool._calls[id(reset)]
         slot.proved_at = now
         ledger.tending -= 1
-        slot.state = SlotState.BUSY
+        slot.state = _BUSY
         pool._lender.pass_on(slot, waiter, now)
         return True
 
@@ -154,7 +158,7 @@ class Tender:
         """Cut every connection that is being pinged or reset: the pool is closing."""
         pool = self._pool
         for slot in pool._slots():
-            if slot.state is SlotState.TENDING:
+            if slot.state is _TENDING:
                 call = self._under_way.pop(slot.number, None)
                 pool._keeper.cut(slot, CloseReason.POOL_CLOSED)
                 if call is not None:
