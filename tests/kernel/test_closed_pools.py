@@ -88,7 +88,7 @@ def test_a_driver_call_that_ends_after_the_pool_did_leaves_nothing_open(verb: Ve
         world.backend.unhang()
         await asyncio.sleep(0.1)
         assert world.pool.status().abandoned == 0
-        assert world.pool._calls == {}
+        assert not world.pool._calls
 
     in_world(story, max_size=1, validate_after_idle=0.0 if verb is Verb.PING else None)
 

@@ -251,14 +251,13 @@ class Life:
 
     def _is_quiet(self) -> bool:
         pool = self._pool
-        return not pool._ledger.total and len(pool._calls) <= pool._abandoned
+        return not pool._ledger.total and len(pool._calls) <= pool._calls.abandoned
 
     def _finish(self) -> None:
         pool = self._pool
         if pool.state is not PoolState.CLOSING or not self._is_quiet():
             return
-        if pool._overdue is not None:
-            pool._overdue.cancel()
+        pool._calls.stop()
         if pool._ledger.allowance is not None:
             pool._ledger.allowance.leave(pool)
         pool._enter_state(PoolState.CLOSED)
@@ -272,7 +271,7 @@ class Life:
             if slot.conn is not None:
                 pool._keeper.terminate(slot.conn)
             pool._ledger.dismiss(slot, CloseReason.LOOP_CLOSED)
-        pool._calls.clear()
+        pool._calls.drop()
         pool._openings.clear()
         if pool._ledger.allowance is not None:
             pool._ledger.allowance.leave(pool)

@@ -174,7 +174,7 @@ class Opener:
         """Begin one attempt, on a place that the ledger gave."""
         pool = self._pool
         self.attempts += 1
-        call: Call[Any] = pool._call(
+        call: Call[Any] = pool._calls.start(
             self._connect(self.suspicious),
             verb="connect",
             slot=slot,

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-import logging
-import math
 import random as random_module
 import sys
 import warnings
@@ -23,7 +21,7 @@ from millpond._core import forks
 from millpond._core.alarm import Alarm
 from millpond._core.allowance import Allowance
 from millpond._core.announcing import Announcer
-from millpond._core.calls import Call
+from millpond._core.calls import Call, Calls
 from millpond._core.checking import check
 from millpond._core.keeping import Keeper
 from millpond._core.lease import RELEASED, UNASKED, Acquire, AttendedAcquire, AttendedLease, Lease
@@ -61,7 +59,6 @@ from millpond.settings import (
 from millpond.status import BreakerState, Histogram, PoolCheck, PoolState
 
 C = TypeVar("C")
-logger = logging.getLogger("millpond")
 
 _SPREAD: Final = Range(float, least=0.0)
 _OPENS: Final = frozenset({PoolState.OPEN, PoolState.PAUSED})  # states in which connections are opened
@@ -143,12 +140,10 @@ class ConnectionPool(Reporting, Generic[C]):
         self._hold_times = self._ledger.hold_times
         self._held = self._hold_times.fresh
         self._wait_times = Histogram()
-        self._abandoned = 0
         self._openings: dict[int, Call[Any]] = {}
-        self._calls: dict[int, Call[Any]] = {}  # every driver call under way, abandoned ones too
+        self._calls = Calls(self)
         self._deadlines: Alarm | None = None
         self._hedge: Alarm | None = None
-        self._overdue: Alarm | None = None
         self._lender = Lender(self)
         self._waiting = Waiting(self)
         self._keeper = Keeper(self)
@@ -300,7 +295,7 @@ class ConnectionPool(Reporting, Generic[C]):
             self._new_future = future_of(loop)
             self._deadlines = Alarm(loop, self._waiting.on_deadline)
             self._hedge = Alarm(loop, lambda _late: self._wake())
-            self._overdue = Alarm(loop, self._look_at_calls)
+            self._calls.bind(loop)
             if self._allowance is not None and self.state is not PoolState.CLOSED:
                 self._allowance.join(self)
             return
@@ -643,44 +638,6 @@ class ConnectionPool(Reporting, Generic[C]):
     def _hand_over_waiters(self, heir: ConnectionPool[Any]) -> None:
         """Move everybody who waits to another pool, order and deadline kept (a new version takes over)."""
         self._waiting.hand_over(heir)
-
-    # -- driver calls ---------------------------------------------------------------------------
-
-    def _call(
-        self, coroutine: Any, *, verb: str, slot: Slot, timeout: float, on_end: Callable[..., None]
-    ) -> Call[Any]:
-        assert self._loop is not None  # noqa: S101 - bound before anything is opened
-        assert self._overdue is not None  # noqa: S101 - likewise
-
-        def ended(call: Call[Any], result: Any, error: BaseException | None) -> None:
-            if call.is_running:
-                self._abandoned += 1
-                logger.warning("%s: %s of connection %d abandoned", self.name, verb, slot.number)
-            else:
-                self._calls.pop(id(call), None)
-            on_end(call, result, error)
-            self._announcer.settle()
-
-        def late(call: Call[Any], result: Any) -> None:
-            self._abandoned -= 1
-            self._calls.pop(id(call), None)
-            if verb == "connect" and result is not None and id(result) not in self._ledger.by_id:
-                self._keeper.terminate(result)
-            self._announcer.settle()
-
-        call: Call[Any] = Call(
-            self._loop, coroutine, verb=verb, name=f"millpond {self.name}: {verb} {slot.number}",
-            timeout=timeout, alarm=self._overdue, on_end=ended, on_late=late,
-        )  # fmt: skip
-        self._calls[id(call)] = call
-        return call
-
-    def _look_at_calls(self, _late: float) -> None:
-        """A driver call may be overdue."""
-        now = self._now()
-        due = min((call.look(now) for call in list(self._calls.values())), default=math.inf)
-        if due < math.inf and self._overdue is not None:
-            self._overdue.set(due)
 
     # -- watchers and listeners -----------------------------------------------------------------
 

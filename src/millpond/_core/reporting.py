@@ -12,6 +12,7 @@ from millpond.status import Histogram, HistogramSnapshot, PoolState, PoolStats, 
 
 if TYPE_CHECKING:
     from millpond._core.announcing import Announcer
+    from millpond._core.calls import Calls
     from millpond._core.keeping import Keeper
     from millpond._core.ledger import Ledger
     from millpond._core.opening import Opener
@@ -38,7 +39,7 @@ class Reporting:
     _loop: Any
     _hold_times: Histogram
     _wait_times: Histogram
-    _abandoned: int
+    _calls: Calls
 
     def __repr__(self) -> str:
         ledger = self._ledger
@@ -77,7 +78,7 @@ class Reporting:
             utilization=busy / self.settings.max_size,
             breaker=breaker.state,
             generation=ledger.generation,
-            abandoned=self._abandoned,
+            abandoned=self._calls.abandoned,
             last_error=self._opener.last_error,
         )
 

@@ -65,7 +65,7 @@ class Tender:
         self, slot: Slot, verb: str, do: Callable[[Any], Awaitable[None]], timeout: float
     ) -> Call[Any]:
         pool = self._pool
-        call = self._under_way[slot.number] = pool._call(
+        call = self._under_way[slot.number] = pool._calls.start(
             _done(do, slot.conn),
             verb=verb,
             slot=slot,
@@ -124,7 +124,7 @@ class Tender:
         if now >= slot.retire_at or (waiter := pool._queue.take()) is None:
             return False
         del self._under_way[slot.number]
-        del pool._calls[id(reset)]
+        pool._calls.forget(reset)
         slot.proved_at = now
         ledger.tending -= 1
         slot.state = _BUSY
@@ -135,7 +135,7 @@ class Tender:
         """Close politely; the place stays taken until that is done."""
         pool = self._pool
         pool._ledger.move(slot, SlotState.CLOSING)
-        self._closings[slot.number] = pool._call(
+        self._closings[slot.number] = pool._calls.start(
             _done(pool.driver.close, slot.conn),
             verb="close",
             slot=slot,

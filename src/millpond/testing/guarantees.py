@@ -326,7 +326,7 @@ def _driver_calls_are_told_to_end(watch: PoolWatch, auditor: Auditor) -> bool:
         or call.aborted
         or watch.now
         <= max(call.started_at, auditor.stalled_until) + watch.longest[STATES[call.verb]] + SLACK_S
-        for call in watch.pool._calls.values()
+        for call in watch.pool._calls
     )
 
 
