@@ -1,12 +1,13 @@
 """Shared pools: several leases on one connection, up to max_leases_per_connection."""
 
 import asyncio
+import contextlib
 
 import pytest
 
 from millpond import ReleaseError
 from millpond.driver import Verdict
-from millpond.testing.driver import ConnectionLost, Dawdle, FaultKind
+from millpond.testing.driver import ConnectionLost, Dawdle, FaultKind, ScriptedConnection
 from tests.kernel.worlds import SEEDS, World, in_world
 
 
@@ -191,3 +192,68 @@ def test_a_shared_connection_is_lent_no_more_than_max_uses_times_however_many_wa
         assert world.backend.opened == 3
 
     in_world(story, seed=seed, max_size=1, max_leases_per_connection=4, max_uses=2)
+
+
+@pytest.mark.parametrize("spelling", ["acquire", "lease"])
+def test_what_is_lent_in_passing_is_full_when_it_is_full(spelling: str) -> None:
+    """Nobody waits, nobody listens: two on each, evenly, the fifth waits; and so again when all are back."""
+
+    async def story(world: World) -> None:
+        pool = world.pool
+
+        async def enter(stack: contextlib.AsyncExitStack) -> ScriptedConnection:
+            if spelling == "acquire":
+                return await stack.enter_async_context(pool.acquire())
+            return await stack.enter_async_context(await pool.lease())
+
+        async with contextlib.AsyncExitStack() as stack:  # opens both
+            for _ in range(4):
+                await enter(stack)
+        for _ in range(3):
+            async with contextlib.AsyncExitStack() as stack:
+                taken = [(await enter(stack)).number for _ in range(4)]
+                fifth = asyncio.create_task(world.borrow())
+                await asyncio.sleep(0.5)
+                status = pool.status()
+                assert sorted(taken[:2]) == sorted(taken[2:]) == [1, 2]
+                assert (status.leases, status.busy, status.waiting) == (4, 2, 1)
+                assert not fifth.done()
+            await fifth
+            await asyncio.sleep(1)
+            assert (pool.status().leases, pool.status().idle) == (0, 2)
+        assert pool.stats().served == 4 + 3 * 5
+        assert pool.stats().peak_busy == 2
+
+    in_world(story, max_size=2, max_leases_per_connection=2)
+
+
+def test_a_dead_connection_is_shared_with_nobody_more() -> None:
+    """Though one who has it has not noticed yet, and nobody waits."""
+
+    async def story(world: World) -> None:
+        for _ in range(2):
+            await world.borrow()
+        async with world.pool.acquire() as first:
+            async with world.pool.acquire() as second:
+                assert second is first
+            first.kill()
+            async with world.pool.acquire() as third:
+                assert third is not first
+
+    in_world(story, max_size=2, max_leases_per_connection=3)
+
+
+def test_a_shared_lease_is_over_once() -> None:
+    """In passing, too."""
+
+    async def story(world: World) -> None:
+        for _ in range(2):
+            await world.borrow()
+        lease, other = await world.pool.lease(), await world.pool.lease()
+        lease.release()
+        with pytest.raises(ReleaseError, match="over already"):
+            lease.release()
+        assert world.pool.status().leases == 1
+        other.release()
+
+    in_world(story, max_size=1, max_leases_per_connection=3)

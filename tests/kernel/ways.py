@@ -58,6 +58,12 @@ async def by_identity(pool: Pool) -> None:
     (await pool.lease()).release()
 
 
+async def beside_another(pool: Pool) -> None:
+    """Lease twice, the second time while the first has not ended."""
+    async with pool.acquire(), pool.acquire():
+        pass
+
+
 async def in_turn(pool: Pool) -> None:
     """Lease again and again, among others who want the same."""
     for _ in range(TURNS):
@@ -136,6 +142,9 @@ STORIES: Final = {
     "shared": Story(
         in_a_block, settings=PoolSettings(max_size=1, eager_init=True, max_leases_per_connection=4)
     ),
+    "shared, twice": Story(
+        beside_another, settings=PoolSettings(max_size=1, eager_init=True, max_leases_per_connection=4)
+    ),
     "handed over": Story(in_turn, BORROWERS, settings=PoolSettings(max_size=1, eager_init=True)),
     "handed over, cleaned": Story(
         in_turn, BORROWERS, settings=PoolSettings(max_size=1, eager_init=True), is_cleaned=True
@@ -178,6 +187,8 @@ PLACES: Final[dict[str, tuple[type, str, tuple[tuple[type, str], ...]]]] = {
     "release": (ConnectionPool, "release", ()),
     "tell at once": (Announcer, "tell_at_once", ()),
     "ask": (Lender, "ask", ()),
+    "share": (Lender, "share", ()),
+    "unshare": (Lender, "unshare", ()),
     "join": (Waiting, "join_plainly", ()),
     "take": (WaitQueue, "take", ()),
     "pass on": (Lender, "pass_on", ()),

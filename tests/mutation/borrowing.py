@@ -248,6 +248,22 @@ BORROWING: Final = (
         put="            self._note(slot, hold)\n        pool.",
     ),
     Fault(
+        name="shared-in-passing-unasked",
+        does="lends a shared connection in passing that is known to be dead",
+        breaks=(8,),
+        file="lending.py",
+        find="if busy is None or now >= busy.keep_until or pool._keeper.gone(busy.conn):",
+        put="if busy is None or now >= busy.keep_until:",
+    ),
+    Fault(
+        name="shared-in-passing-full",
+        does="says that a shared connection has room, whoever is on it",
+        breaks=(2,),
+        file="lending.py",
+        find="        if len(slot.sharers) < ledger.leases_per_connection:\n            ledger.roomy",
+        put="        if True:\n            ledger.roomy",
+    ),
+    Fault(
         name="reset-skipped",
         does="does not reset a connection when the driver asks for it",
         breaks=(7,),

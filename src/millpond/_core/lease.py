@@ -353,3 +353,63 @@ class AttendedLease(Attended[C], Lease[C]):
     """What `pool.lease()` gives while the pool wants to know of every lease."""
 
     __slots__ = ()
+
+
+class Sharing(Hold[C]):
+    """A lease of a shared pool: as short a way, on which others may be."""
+
+    __slots__ = ()
+
+    async def begin(self) -> C:
+        """Get a connection, whatever that takes."""
+        pool = self.pool
+        if (
+            self.slot is UNASKED
+            and not self.explicit
+            and not pool._order
+            and (task := task_of(pool._commons)) is not None
+            and here() == pool._here
+            and pool._lender.share(self, task)
+        ):
+            return self.slot.conn  # type: ignore[no-any-return]
+        return await Hold.begin(self)
+
+    def _end(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Awaitable[None]:
+        pool = self.pool
+        slot = self.slot
+        if (
+            error is None
+            and not pool._order
+            and (now := pool._now()) < slot.keep_until
+            and task_of(pool._commons) is self.task
+        ):
+            try:
+                verdict = pool._lender.judge(slot, None)
+            except BaseException:  # the program is to end: nobody can vouch for the connection
+                pool._lender.end(self, None, discard=True)
+                raise
+            if verdict is _KEEP:
+                pool._lender.unshare(self, now)
+            else:
+                pool._lender.end(self, None, verdict=verdict)
+        else:
+            pool._lender.end(self, error)
+        return DONE
+
+
+class SharingAcquire(Sharing[C], Acquire[C]):
+    """What `pool.acquire()` returns in a shared pool."""
+
+    __slots__ = ()
+
+    if not TYPE_CHECKING:
+        __aenter__ = Sharing.begin
+        __aexit__ = Sharing._end
+
+
+class SharingLease(Sharing[C], Lease[C]):
+    """What `pool.lease()` gives in a shared pool."""
+
+    __slots__ = ()

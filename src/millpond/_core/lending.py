@@ -18,6 +18,8 @@ from millpond.settings import UNSET, seconds
 from millpond.status import PoolState
 
 if TYPE_CHECKING:
+    import asyncio
+
     from millpond._core.lease import Hold
     from millpond._core.pool import ConnectionPool
 
@@ -163,6 +165,56 @@ class Lender:
         if pool._is_noted:
             self._note(slot, hold)
 
+    def share(self, hold: Hold[Any], task: asyncio.Task[Any]) -> bool:
+        """Begin a lease of a shared pool in passing; False where that takes a closer look.
+
+        As `find` chooses: the warmest that is idle, or the busy one with the fewest leases.
+        """
+        pool = self._pool
+        ledger = pool._ledger
+        idle = pool._idle
+        now = pool._now()
+        if idle:
+            slot = idle[-1]
+            if now - slot.returned_at >= pool._trusted_s or pool._keeper.gone(slot.conn):
+                return False
+            idle.pop()
+            slot.state = SlotState.BUSY
+        else:
+            busy = ledger.least_leased()
+            if busy is None or now >= busy.keep_until or pool._keeper.gone(busy.conn):
+                return False
+            slot = busy
+        hold.slot = slot
+        hold.since = now
+        hold.task = task
+        slot.sharers.append(hold)
+        if len(slot.sharers) < ledger.leases_per_connection:
+            ledger.roomy[slot.number] = slot
+        else:
+            ledger.roomy.pop(slot.number, None)
+        return True
+
+    def unshare(self, hold: Hold[Any], now: float) -> None:
+        """End a lease of a shared pool in passing: nobody waits, and all is well with its connection."""
+        pool = self._pool
+        slot = hold.slot
+        hold.close_books()
+        held = pool._held
+        held.append(now - hold.since)
+        if len(held) > NOTED:
+            pool._hold_times.fold()
+        slot.sharers.remove(hold)
+        if slot.sharers:
+            slot.proved_at = now
+            pool._ledger.roomy[slot.number] = slot
+            return
+        pool._ledger.roomy.pop(slot.number, None)
+        slot.returned_at = now
+        slot.state = SlotState.IDLE
+        slot.was_lent = True
+        pool._idle.append(slot)
+
     def _note(self, slot: Slot, hold: Hold[Any]) -> None:
         """A lease has begun that is one of so many, or will be looked for when it is held too long."""
         settings = self._pool.settings
@@ -301,6 +353,7 @@ class Lender:
         if verdict is Verdict.RESET:
             slot.soil()
         if slot.leases:
+            slot.keep_until = keep_until(slot, pool.settings)
             pool._ledger.note_room(slot)
         elif reason := pool._keeper.reason_to_go(slot, now):
             pool._keeper.retire(slot, reason)

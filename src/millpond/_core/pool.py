@@ -24,7 +24,16 @@ from millpond._core.announcing import Announcer
 from millpond._core.calls import Call, Calls
 from millpond._core.checking import check
 from millpond._core.keeping import Keeper
-from millpond._core.lease import RELEASED, UNASKED, Acquire, AttendedAcquire, AttendedLease, Lease
+from millpond._core.lease import (
+    RELEASED,
+    UNASKED,
+    Acquire,
+    AttendedAcquire,
+    AttendedLease,
+    Lease,
+    SharingAcquire,
+    SharingLease,
+)
 from millpond._core.ledger import Ledger
 from millpond._core.lending import Lender
 from millpond._core.life import LEGAL, Life
@@ -118,6 +127,7 @@ class ConnectionPool(Reporting, Generic[C]):
         self._allowance = _required(allowance, Allowance, "allowance")
         self._here: object = NOWHERE  # what tells that this pool's loop runs; known once it is bound
         self._home: Any = NOWHERE  # the loop in which leases may take the short way; see _refresh_plain
+        self._commons: Any = NOWHERE  # likewise in a shared pool
         self._pause_mode: Literal["queue", "refuse"] = "queue"
         self._heir: ConnectionPool[Any] | None = None  # lends in this pool's stead; see _bequeath
         self._announcer = Announcer(self)
@@ -505,11 +515,14 @@ class ConnectionPool(Reporting, Generic[C]):
             and not self._ledger.has_company
             and self._heir is None
             and self._opener.breaker.state is BreakerState.CLOSED
-            and self._ledger.leases_per_connection == 1
             and self.settings.max_idle is None
             and not self._ledger.surplus
         )
-        self._home = self._loop if plain and self._loop is not None else NOWHERE
+        home = self._loop if plain and self._loop is not None else NOWHERE
+        if self._ledger.leases_per_connection == 1:
+            self._home = home
+        else:
+            self._commons = home
 
     def _attend(self) -> None:
         """Somebody wants to know of every lease, or nobody any more: who listens, counts or looks for leaks.
@@ -519,8 +532,12 @@ class ConnectionPool(Reporting, Generic[C]):
         settings = self.settings
         self._is_noted = settings.max_uses is not None or settings.leak_detection_threshold is not None
         self._is_attended = self._is_noted or self._announcer.is_heard
-        self._acquire_class = AttendedAcquire if self._is_attended else Acquire
-        self._lease_class = AttendedLease if self._is_attended else Lease
+        if self._is_attended:
+            self._acquire_class, self._lease_class = AttendedAcquire, AttendedLease
+        elif settings.max_leases_per_connection > 1:
+            self._acquire_class, self._lease_class = SharingAcquire, SharingLease
+        else:
+            self._acquire_class, self._lease_class = Acquire, Lease
         for slot in self._slots():
             if slot.leases:
                 slot.close_short_way()

@@ -53,7 +53,7 @@ def settings(rng: random.Random, *, leases: int) -> PoolSettings:
 
 def plain(settings: PoolSettings) -> PoolSettings:
     """The same, without what closes the short way of leases for good."""
-    return settings.changed(max_idle=None, leak_detection_threshold=None)
+    return settings.changed(max_idle=None)
 
 
 def other_settings(rng: random.Random, old: PoolSettings) -> PoolSettings:

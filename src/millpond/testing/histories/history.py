@@ -93,7 +93,7 @@ class History:
         self.pools: list[Pool] = []
         self.active: list[Pool] = []
         self.is_plain = random.Random(f"is history {seed} plain?").random() < PLAIN
-        self.leases = 1 if self.is_plain else rng.choice((1, 1, 1, 3))
+        self.leases = rng.choice((1, 1, 3) if self.is_plain else (1, 1, 1, 3))
         count = rng.choice((1, 1, 1, 2, 3))
         self.limit = rng.randrange(1, 6)
         has_company = not self.is_plain and (count > 1 or rng.random() < 0.3)
@@ -111,7 +111,7 @@ class History:
             seed=self.seed + number, latency=rng.choice((0.0, 0.001, 0.01)), max_borrowers=self.leases,
             remember=40,
         )  # fmt: skip
-        verdicts = (Verdict.KEEP, Verdict.KEEP, Verdict.KEEP if self.is_plain else Verdict.RESET)
+        verdicts = (Verdict.KEEP, Verdict.KEEP, Verdict.RESET)
         backend.clean_verdict = rng.choice(verdicts)
         backend.unread_verdict = rng.choice((Verdict.DISCARD, Verdict.RESET))
         return backend
