@@ -207,7 +207,7 @@ strange = new - sys.stdlib_module_names - {{{PACKAGE!r}}}
 print(*sorted(name for name in strange if not name.startswith("_sysconfigdata")))
 """
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=150
     )
 
     assert (run.returncode, run.stdout.strip(), run.stderr) == (0, "", "")

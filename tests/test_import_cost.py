@@ -39,7 +39,7 @@ print(json.dumps({"new": new, "calls": calls, "patterns": patterns}))
 def loaded() -> Mapping[str, Any]:
     """What a fresh interpreter that has asyncio does on `import millpond`."""
     run = subprocess.run(
-        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True, timeout=30
+        [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True, timeout=150
     )
     found: dict[str, Any] = json.loads(run.stdout)
     return found

@@ -17,7 +17,7 @@ def test_the_library_example_runs(tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=150,
     )
 
     assert (done.returncode, done.stderr) == (0, "")

@@ -197,7 +197,7 @@ def test_what_a_killed_test_run_leaves_is_ended() -> None:
         stdout=subprocess.PIPE,
         text=True,
         check=False,
-        timeout=50,
+        timeout=150,
     )
     pid, directories = json.loads(run.stdout)
 

@@ -50,7 +50,7 @@ def test_a_line_tells_what_is_known_and_not_what_was_said(client: httpx2.Client,
 def test_values_that_were_asked_for_are_in_the_line(client: httpx2.Client, service: Service) -> None:
     client.post("/values", json={"order": {"id": 7}, "who": "\u00e4\nb" * 200})
 
-    (line,) = lines_of(service, "/values")
+    line = lines_of(service, "/values")[-1]
     assert " WARNING " in line
     assert "(order=7, who='\\xe4\\nb\\xe4\\nb" in line
     assert len(line) < 400
@@ -74,7 +74,7 @@ def test_no_request_writes_lines_of_its_own(client: httpx2.Client, service: Serv
     )  # type: ignore[dict-item]
 
     lines = lines_of(service, "/body")
-    assert "forged" in lines[0]
+    assert any("forged" in line for line in lines)
     assert len([line for line in service.stderr.splitlines() if "forged" in line]) == 1
     assert all(line.isascii() and len(line) < 1200 for line in lines)
 

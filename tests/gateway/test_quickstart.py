@@ -32,7 +32,7 @@ def load(service: Service, *arguments: str) -> tuple[int, dict[str, str], str]:
         env=service.environ,
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=150,
     )
     return ran.returncode, dict(re.findall(r"^(\w+) +(.*)$", ran.stdout, re.MULTILINE)), ran.stderr
 
@@ -78,7 +78,7 @@ def test_missing_rows_are_found(workplace: Path) -> None:
         subprocess.run(
             [sys.executable, "-c", "import sqlite3; sqlite3.connect('elsewhere/other.db').execute("
              "'CREATE TABLE webhook_events (body text)')"],
-            cwd=workplace, check=True, timeout=30, env=environment(),
+            cwd=workplace, check=True, timeout=150, env=environment(),
         )  # fmt: skip
 
         status, printed, errors = load(service)
@@ -110,7 +110,7 @@ def test_the_load_says_in_a_line_what_it_cannot_do(arguments: list[str], words: 
     """Before anything is sent."""
     command = [sys.executable, str(QUICKSTART / "load.py"), *arguments]
 
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=50)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=150)
 
     assert ran.returncode == 2
     assert words in ran.stderr.splitlines()[-1]

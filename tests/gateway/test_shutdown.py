@@ -24,7 +24,7 @@ async def test_no_request_is_lost_when_the_service_is_told_to_end(
         traffic = Traffic(f"{service.url}/events")
         traffic.until = lambda: traffic.answers["ConnectError"] > 0
         flow = asyncio.create_task(traffic.flow(clients=16, requests=20_000, keep_alive=keep_alive))
-        await eventually(lambda: len(traffic.confirmed) >= 1000, "a thousand rows")
+        await eventually(lambda: len(traffic.confirmed) >= 1000, "a thousand rows", timeout=40.0)
         told_at = time.monotonic()
         service.signal(signal.SIGTERM)
         status = await asyncio.to_thread(service.wait)

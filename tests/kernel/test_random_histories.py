@@ -36,7 +36,7 @@ def in_another_process(*command: str, hash_seed: int) -> tuple[int, str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=50,
+        timeout=150,
     )
     assert ended.stderr == ""
     return ended.returncode, re.sub(r" in [\d.]+ s: \d+ steps/s", "", ended.stdout)

@@ -163,6 +163,6 @@ try:
 except MissingExtra as error:
     print(error)
 """
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30)
+    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=150)
 
     assert "pip install 'millpond[web]'" in ran.stdout
