@@ -1,6 +1,7 @@
 """gRPC channels on a real server: shared by many calls, bounded, replaced when their server goes."""
 
 import asyncio
+import gc
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -216,6 +217,27 @@ async def test_a_refused_connection_fails_at_once_and_says_so() -> None:
     with pytest.raises(ConnectionError, match="refused"):
         await asyncio.wait_for(driver.connect(), 3.0)
     await asyncio.gather(*driver.endings())
+
+
+@pytest.mark.parametrize(("health", "words"), [("2", "not serving"), ("UNAVAILABLE", "unavailable")])
+async def test_who_keeps_the_error_of_a_connect_keeps_no_connection(
+    start: Callable[..., GrpcServer], health: str, words: str
+) -> None:
+    """A pool does, for its borrowers: gRPC would hang up when the last call of the channel is forgotten."""
+    server = start()
+    await call(server, "Health", health.encode())
+    driver = GrpcDriver(host="127.0.0.1", port=server.port)
+
+    async def is_alone() -> bool:
+        gc.collect()
+        return server.connections() == 0
+
+    with pytest.raises(ConnectionError, match=words) as caught:
+        await driver.connect()
+
+    await asyncio.gather(*driver.endings())
+    await until(is_alone)
+    assert caught.value.args
 
 
 async def test_a_channel_that_is_shut_down_is_gone(server: GrpcServer) -> None:

@@ -185,8 +185,12 @@ class GrpcDriver:
             channel = aio.secure_channel(self.target, credentials, options=self._arguments)
         try:
             await self.ping(channel)
-        except BaseException:
+        except BaseException as error:
             self.terminate(channel)
+            del channel
+            # gRPC hangs up when nobody has the channel or one of its calls any more, and whoever keeps an
+            # error keeps what the frames have that it came through.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
             raise
         return channel
 
