@@ -65,7 +65,10 @@ def each_operation(api: BaseSchema, examples: int, test: Callable[[Case], None])
         for mode in GenerationMode:
 
             @given(case=operation.as_strategy(generation_mode=mode))
-            @settings(max_examples=examples, deadline=None, database=None, suppress_health_check=HEALTH)
+            @settings(
+                max_examples=examples, deadline=None, derandomize=True, database=None,
+                suppress_health_check=HEALTH,
+            )  # fmt: skip
             def sent(case: Case) -> None:
                 test(case)
 
