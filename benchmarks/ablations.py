@@ -38,7 +38,13 @@ LEFT_OUT: Final[dict[str, tuple[Change, ...]]] = {
     AS_IT_IS: (),
     ALIKE: (),
     "the hold time": HOLD_TIME,
-    "the thread, on the way in": (("lease", "            and here() == pool._here\n", ""),),
+    "the thread, on the way in": (
+        (
+            "lease",
+            "            and here() == pool._here\n        ):\n            slot",
+            "        ):\n            slot",
+        ),
+    ),
     "the task, on the way out": OWN_TASK,
     "whether it is closed": (("lease", " and not is_closed(conn)", ""),),
     "the driver's verdict": VERDICT,

@@ -165,12 +165,8 @@ LISTENER: Final[dict[str, tuple[Change, ...]]] = {
     "all telling: what is left is a class of leases that could tell": (
         (
             "lease",
-            "            try:\n"
-            "                self.pool._lender.note_begin(self)\n"
-            "            except BaseException as error:\n"
-            "                self.pool._lender.end(self, error)\n"
-            "                raise\n",
-            "            pass\n",
+            "            if not self.is_told:\n                self.pool._lender.note_begin(self)\n",
+            "",
         ),
         (
             "lease",

@@ -135,3 +135,50 @@ def test_leases_that_are_out_when_nobody_wants_to_know_any_more_leave_nothing(bo
         await borrow(world.pool, 0.1)
 
     in_world(story, max_size=1, leak_detection_threshold=9.0)
+
+
+@pytest.mark.parametrize("heard_late", [False, True], ids=["beside another", "before both ends"])
+def test_who_listens_to_a_shared_pool_hears_every_end(heard_late: bool) -> None:
+    """Of leases that began before, too, though others began and ended on the same connection since."""
+    heard: list[Event] = []
+
+    async def story(world: World) -> None:
+        pool = world.pool
+        await by_identity(pool, 0.1)
+        first = await pool.lease()
+        second = await pool.lease() if heard_late else None
+        pool.add_listener(heard.append)
+        third = await pool.lease()
+        for lease in (second, third, first):
+            if lease is not None:
+                lease.release()
+
+    in_world(story, max_size=1, max_leases_per_connection=3)
+
+    ended = [event.lease for event in heard if event.kind is EventKind.RETURNED]
+    assert len(ended) == len(set(ended)) == 2 + heard_late
+
+
+@pytest.mark.parametrize("leases", [1, 2])
+@pytest.mark.parametrize("attended", [{}, {"max_uses": 9}], ids=["plain", "counted"])
+def test_a_listener_that_ends_the_program_loses_no_connection(leases: int, attended: dict[str, int]) -> None:
+    """Whichever way the lease began."""
+
+    class EndOfTheProgram(BaseException):
+        """What a listener raises."""
+
+    def end(event: Event) -> None:
+        if event.kind is EventKind.LENT:
+            raise EndOfTheProgram
+
+    async def story(world: World) -> None:
+        await by_identity(world.pool, 0.1)
+        remove = world.pool.add_listener(end)
+        for borrow in (in_a_block, by_identity):
+            with pytest.raises(EndOfTheProgram):
+                await borrow(world.pool, 0.0)
+            assert world.pool.status().leases == 0
+        remove()
+        await by_identity(world.pool, 0.1)
+
+    in_world(story, max_size=1, max_leases_per_connection=leases, **attended)

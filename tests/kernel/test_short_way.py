@@ -3,12 +3,14 @@
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from millpond import ConnectionPool, EventKind, PoolSettings, Verdict, WrongLoop
+from millpond import ConnectFailed, ConnectionPool, EventKind, PoolSettings, Verdict, WrongLoop
 from millpond.events import Event
+from millpond.testing import run
 from tests.kernel.worlds import World, in_world
 
 
@@ -338,3 +340,145 @@ def test_a_task_may_be_made_of_the_way_in() -> None:
                 await leasing.__aexit__(None, None, None)  # another task than the one that entered
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("leases", [1, 2], ids=["exclusive", "shared"])
+@pytest.mark.parametrize("verdict", [Verdict.KEEP, Verdict.RESET], ids=lambda verdict: verdict.name)
+@pytest.mark.parametrize("is_heard", [False, True], ids=["", "heard"])
+def test_a_lease_is_not_ended_from_another_thread(leases: int, verdict: Verdict, is_heard: bool) -> None:
+    """Though the task that took it is the one that runs in the pool's loop, and waits for that thread."""
+    settings = PoolSettings(max_size=1, max_leases_per_connection=leases)
+
+    async def reset(_: object) -> None:
+        """Nothing to do."""
+
+    async def main() -> list[BaseException]:
+        caught: list[BaseException] = []
+
+        def give_back(end: Callable[[], object]) -> None:
+            try:
+                end()
+            except WrongLoop as error:
+                caught.append(error)
+
+        async with ConnectionPool.from_factory(
+            object, reset=reset, after_lease=lambda _conn, _error: verdict, settings=settings
+        ) as pool:
+            if is_heard:
+                pool.add_listener(lambda _: None)
+            for _ in range(2):
+                async with pool.acquire():
+                    pass
+                await asyncio.sleep(0.01)
+            lease = await pool.lease()
+            for end in (lease.release, lambda: lease.__aexit__(None, None, None).send(None)):
+                thread = threading.Thread(target=give_back, args=(end,))
+                thread.start()
+                thread.join()
+            assert pool.status().leases == 1
+            lease.release()
+            await (await pool.lease(timeout=1)).__aexit__(None, None, None)
+        return caught
+
+    assert len(asyncio.run(main())) == 2
+
+
+@pytest.mark.parametrize(
+    ("leases", "verdict"),
+    [(1, Verdict.KEEP), (1, Verdict.RESET), (2, Verdict.KEEP)],
+    ids=["exclusive", "exclusive, reset", "shared"],
+)
+def test_a_lease_that_ends_is_counted_once_by_another_thread(leases: int, verdict: Verdict) -> None:
+    """Also at the instant at which its hold time is noted."""
+
+    async def story(world: World) -> None:
+        pool = world.pool
+        world.backend.clean_verdict = verdict
+        for _ in range(2):
+            await world.borrow()
+            await asyncio.sleep(1)
+        noted: list[float] = []
+        pool._held = Asking(pool, noted)  # type: ignore[assignment]
+        async with pool.acquire():
+            pass
+        assert noted
+        assert pool._ledger._lent_before == 3 - len(noted)  # what is noted elsewhere is not in the books
+        pool._held = pool._hold_times.fresh
+        pool._held.extend(noted)
+
+    in_world(story, max_size=1, max_leases_per_connection=leases)
+
+
+class Asking:
+    """A list whose owner is asked for numbers at each new entry, as another thread might ask."""
+
+    def __init__(self, pool: ConnectionPool[Any], noted: list[float]) -> None:
+        self.pool, self.noted = pool, noted
+
+    def __len__(self) -> int:
+        return len(self.noted)
+
+    def append(self, seconds: float) -> None:
+        """Ask, and note it."""
+        self.pool.stats()
+        self.noted.append(seconds)
+
+
+def test_the_peak_after_a_reset_is_not_that_of_two_leases() -> None:
+    """One after the other, the first of which a reset followed: never two at once."""
+
+    async def story(world: World) -> None:
+        pool = world.pool
+        for verdict in (Verdict.KEEP, Verdict.KEEP, Verdict.RESET, Verdict.KEEP):
+            world.backend.clean_verdict = verdict
+            async with pool.acquire():
+                await asyncio.sleep(0)
+        await asyncio.sleep(1)
+        async with pool.acquire():
+            await asyncio.sleep(0.2)
+
+        assert pool.stats().peak_busy == 1
+
+    in_world(story, max_size=2, min_size=2, eager_init=True)
+
+
+def test_a_shared_lease_outside_of_a_task_ends_the_long_way() -> None:
+    """Who waits for its end hears of it, though another lease of its connection has ended since."""
+
+    async def story(world: World) -> None:
+        pool, loop = world.pool, asyncio.get_running_loop()
+        got: asyncio.Future[Any] = loop.create_future()
+        await world.borrow()
+        other = await pool.lease()
+
+        def take() -> None:
+            try:
+                pool.lease().send(None)
+            except StopIteration as end:
+                got.set_result(end.value)
+
+        loop.call_soon(take)
+        lease = await got
+        other.release()
+        loop.call_later(1.0, lease.release)
+        began = loop.time()
+        await pool.drain()
+
+        assert loop.time() - began == pytest.approx(1.0)
+
+    in_world(story, max_size=1, max_leases_per_connection=2)
+
+
+def test_an_initialize_that_failed_leaves_no_timer() -> None:
+    """Neither its own nor one for the driver call that has ended."""
+
+    def refused() -> object:
+        raise ConnectionRefusedError("nobody there")
+
+    async def main() -> None:
+        settings = PoolSettings(eager_init=True, min_size=1, connect_retries=0)
+        pool = ConnectionPool.from_factory(refused, settings=settings)
+        with pytest.raises(ConnectFailed):
+            await pool.initialize()
+
+    run(main, seed=None, check_timers=True)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from millpond._core.alarm import STALLED_S, Alarm
 from millpond._core.whereabouts import clock_of
+from millpond.status import PoolState
 
 if TYPE_CHECKING:
     from millpond._core.pool import ConnectionPool
@@ -224,7 +225,13 @@ class Calls:
         else:
             self._under_way.pop(id(call), None)
         call.on_end(call, result, error)
+        self.rest()
         self._pool._announcer.settle()
+
+    def rest(self) -> None:
+        """Leave no timer behind in a pool that is not at work."""
+        if not self._under_way and self._pool.state is not PoolState.OPEN:
+            self.stop()
 
     def on_late(self, call: Call[Any], result: Any) -> None:
         """One that was given up has ended at last, with what it brought (None after an error)."""
@@ -236,7 +243,7 @@ class Calls:
         pool._announcer.settle()
 
     def stop(self) -> None:
-        """Leave no timer behind: the pool is closed."""
+        """Leave no timer behind."""
         if self._alarm is not None:
             self._alarm.cancel()
 

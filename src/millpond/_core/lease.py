@@ -210,6 +210,7 @@ class Hold(Generic[C]):
                     return TOLD
                 self.slot = _SPENT
                 slot.returned_at = now
+                slot.hold = None  # first: another thread that counts may miss it, not count it twice
                 held = pool._held
                 held.append(now - self.since)
                 if len(held) > NOTED:
@@ -217,7 +218,6 @@ class Hold(Generic[C]):
                 if pool._order and (waiter := pool._queue.take()) is not None:
                     pool._lender.pass_on(slot, waiter, now)
                     return DONE
-                slot.hold = None
                 slot.state = _IDLE
                 slot.was_lent = True
                 pool._idle.append(slot)
@@ -278,7 +278,10 @@ class Lease(Hold[C]):
 
         Raises:
             ReleaseError: the lease is over already.
+            WrongLoop: not in the loop that the pool belongs to.
         """
+        if here() != self.pool._here:
+            self.pool._check_loop()  # the task that runs in the pool's loop may be waiting for this thread
         self._end(None, error, None)
 
     def discard(self) -> None:
@@ -296,6 +299,8 @@ class Lease(Hold[C]):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self.is_out:
+            if here() != self.pool._here and kind is not GeneratorExit:
+                self.pool._check_loop()  # as above
             self._end(kind, error, trace)
 
 
@@ -312,13 +317,14 @@ class Attended(Hold[C]):
         if self.slot is UNASKED:
             self.is_told = False
             self._number = 0  # to come: a missing one takes an exception, a third of a listener's cost
-        conn = await Hold.begin(self)
-        if not self.is_told:
-            try:
+        try:
+            conn = await Hold.begin(self)
+            if not self.is_told:
                 self.pool._lender.note_begin(self)
-            except BaseException as error:
+        except BaseException as error:  # of a listener: the borrower never saw it
+            if self.is_out:
                 self.pool._lender.end(self, error)
-                raise
+            raise
         return conn
 
     def _end(
@@ -382,8 +388,10 @@ class Sharing(Hold[C]):
         if (
             error is None
             and not pool._order
-            and (now := pool._now()) < slot.keep_until
+            and (now := pool._now()) < slot.keep_until  # which the end of somebody else's lease may have set
+            and self.task is not None
             and task_of(pool._commons) is self.task
+            and not pool._is_attended
         ):
             try:
                 verdict = pool._lender.judge(slot, None)

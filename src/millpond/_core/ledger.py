@@ -216,6 +216,7 @@ class Ledger:
     def park(self, slot: Slot, *, keep_place: bool = False) -> None:
         """Make it idle: warmest, or where its idle time puts it when it was only pinged."""
         self.move(slot, SlotState.IDLE)
+        slot.was_lent = False  # it may have been reset since
         if keep_place and self.idle and self.idle[-1].idle_since > slot.idle_since:
             insort(self.idle, slot, key=lambda each: each.idle_since)
         else:

@@ -200,11 +200,11 @@ class Lender:
         pool = self._pool
         slot = hold.slot
         hold.close_books()
+        slot.sharers.remove(hold)  # first: see Hold._end
         held = pool._held
         held.append(now - hold.since)
         if len(held) > NOTED:
             pool._hold_times.fold()
-        slot.sharers.remove(hold)
         if slot.sharers:
             slot.proved_at = now
             pool._ledger.roomy[slot.number] = slot
@@ -326,11 +326,11 @@ class Lender:
         # As `end` does it, without the questions whose answers are known on the short way.
         slot = hold.slot
         hold.close_books()
+        slot.hold = None  # first: see Hold._end
         held = pool._held
         held.append(now - hold.since)
         if len(held) > NOTED:
             pool._hold_times.fold()
-        slot.hold = None
         slot.proved_at = now
         pool._tender.reset(slot, now)
 

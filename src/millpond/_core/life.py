@@ -120,6 +120,7 @@ class Life:
             pool._upkeep.stop()
             pool._opener.forgive()
             pool._enter_state(PoolState.NEW)
+            pool._calls.rest()
         pool._pump()
         pool._announcer.settle()
 
