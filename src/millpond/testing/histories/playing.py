@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import time
 import traceback
@@ -57,6 +58,7 @@ def _silence() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()  # tasks that a failed history has left behind complain when they are found
         logging.disable(before)
 
 
