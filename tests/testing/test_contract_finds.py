@@ -71,7 +71,7 @@ class Planted(Lines):
 class Every(DriverContract, SessionContract, RemoteContract, KindContract, SharedContract):
     """All there is to promise, with less patience than a real server needs, more than any pause."""
 
-    patience = 2.0
+    patience = 1.0
 
 
 # By promise: the driver that breaks it, the test that finds it, and what that has seen.
@@ -95,7 +95,7 @@ FAULTS = {
         ),
         (
             broken.CancelledResetTakesItsTime, "a_cancelled_ping_reset_or_close_can_be_terminated",
-            "reset(), cancelled while waiting at its await 1, had not ended after 2 s",
+            "reset(), cancelled while waiting at its await 1, had not ended after 1 s",
         ),
     ],
     Promise.HALF_MADE: [
@@ -103,7 +103,7 @@ FAULTS = {
         (broken.FailedConnectLeaksItsSocket, "a_failed_connect_leaves_nothing_and_says_why", "failed"),
     ],
     Promise.CLOSE: [
-        (broken.CloseHangs, "a_polite_close_ends_the_session", "close() had not ended after 2 s"),
+        (broken.CloseHangs, "a_polite_close_ends_the_session", "close() had not ended after 1 s"),
         (broken.CloseForgets, "a_polite_close_ends_the_session", "1 sessions after close(), not 0"),
         (broken.CloseHangsTheSecondTime, "a_polite_close_ends_the_session", "close() after close()"),
     ],

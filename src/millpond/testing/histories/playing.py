@@ -47,6 +47,8 @@ def play_all(seeds: Sequence[int], operations: int, until: float) -> Sum:
     played = Sum()
     with _silence():
         _play(seeds, operations, until, played)
+        if played.failed is not None:
+            gc.collect()  # tasks that it has left behind complain when they are found
     return played
 
 
@@ -58,7 +60,6 @@ def _silence() -> Iterator[None]:
     try:
         yield
     finally:
-        gc.collect()  # tasks that a failed history has left behind complain when they are found
         logging.disable(before)
 
 
