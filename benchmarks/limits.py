@@ -165,11 +165,11 @@ TEXTS: Final[dict[str, str]] = {
     """),
     SAME_RESET: _line("""
         A reset runs in a task of the pool's own, under a time-out of its own, and its connection is in the
-        books as being tended: a turn takes 42 µs with a reset that costs nothing and 11 without one; a task
-        and its timer are 11 of that (`python -m benchmarks.ablations reset`), the books and the loop's steps
-        the rest. asyncpg.Pool makes a task too (its shield), without a time-out or books. The end of a reset
-        serves the next waiter in passing; to begin it in passing too was tried: a lease with a reset that
-        costs nothing from 21.5 to 17 µs, no clear difference over PostgreSQL.
+        books as being tended: a turn takes 19 µs with a reset that costs nothing and 9 without one
+        (`python -m benchmarks.ablations reset`); it was 42 and 11. A reset begins and ends in passing, and
+        one timer looks at all calls of a driver: a task with a timer of its own is 9 already. asyncpg.Pool
+        makes a task too (its shield), without a time-out or books. A miss says that the two are about equal
+        here, or that the rounds were disturbed.
     """),
     SAME_RESET_P99: _line("""
         Waiting is by order of arrival, so that the longest wait is hardly longer than the median one: what is
