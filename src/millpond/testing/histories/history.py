@@ -70,8 +70,8 @@ class History:
         rng: draws what happens.
         operations: how many there have been.
         is_rough: borrowers make mistakes.
-        is_plain: whose pools need to tell, count or ask nobody, as most pools in the world: nearly all their
-            leases take the short way.
+        is_plain: whose pools need to tell or ask nobody, as most pools in the world: nearly all their leases
+            take a short way.
         is_over: borrowers come no more.
         pools, backends: the world; the pools of the past as well.
         detached: connections that borrowers took out of their pools.
